@@ -1,0 +1,5 @@
+//! `cmd-eval ARGS` is `cmd eval ARGS`.
+
+fn main() -> std::process::ExitCode {
+    cmd::cli::main(Some("eval"))
+}

@@ -1,0 +1,5 @@
+//! Retrieval.
+
+mod recall;
+
+pub use recall::{Direction, Intervals, Mean, RecallError, Recalls, Similarities};

@@ -1,0 +1,5 @@
+//! The program `cmd`: see [`cmd::cli`].
+
+fn main() -> std::process::ExitCode {
+    cmd::cli::main(None)
+}

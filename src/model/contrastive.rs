@@ -1,0 +1,66 @@
+//! The speech-image contrastive loss (Eq. 3-5) with several positives: each of the n rows that show the same image has the
+//! ground-truth probability 1/n (Section 3.1).
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+/// What other rows with the same image are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SameImage {
+    /// Positives, 1/n each (the paper; ALBEF's form).
+    #[default]
+    Positives,
+    /// Left out of the denominator; the row's own pair is the only positive (SpeechCLIP's form).
+    Masked,
+}
+
+/// Ground truth y^s2i and y^i2s of a batch; the matrix is symmetric, so one serves both directions.
+#[derive(Debug)]
+pub struct Targets {
+    /// [B, B], rows sum to 1.
+    probabilities: Tensor,
+    /// [B, B], true where a pair takes no part.
+    excluded: Option<Tensor>,
+}
+
+impl Targets {
+    /// Targets of rows that show the images `image_ids`.
+    #[must_use]
+    pub fn new(image_ids: &[i64], same_image: SameImage, device: Device) -> Self {
+        let rows = image_ids.len() as i64;
+        let ids = Tensor::from_slice(image_ids).to_device(device);
+        let same = ids.unsqueeze(1).eq_tensor(&ids.unsqueeze(0));
+        let own = Tensor::eye(rows, (Kind::Float, device));
+        match same_image {
+            SameImage::Positives => {
+                let same = same.to_kind(Kind::Float);
+                let positives = same.sum_dim_intlist([1i64].as_slice(), true, None);
+                Self { probabilities: same / positives, excluded: None }
+            }
+            SameImage::Masked => {
+                let excluded = same.logical_and(&own.eq(0));
+                Self { probabilities: own, excluded: Some(excluded) }
+            }
+        }
+    }
+
+    /// H(y, p), the mean over the rows of `logits` [B, B], with p their softmax.
+    fn cross_entropy(&self, logits: &Tensor) -> Tensor {
+        let log_p = match &self.excluded {
+            // An excluded pair has p = 0 and y = 0; 0 · log 0 counts as 0.
+            Some(excluded) => {
+                let logits = logits.masked_fill(excluded, f64::NEG_INFINITY);
+                logits.log_softmax(-1, Kind::Float).masked_fill(excluded, 0.0)
+            }
+            None => logits.log_softmax(-1, Kind::Float),
+        };
+        -(log_p * &self.probabilities).sum_dim_intlist([-1i64].as_slice(), false, None).mean(Kind::Float)
+    }
+
+    /// Eq. 5: ½ [H(y^s2i, p^s2i) + H(y^i2s, p^i2s)] for `logits` [B speech, B images] already divided by tau.
+    #[must_use]
+    pub fn loss(&self, logits: &Tensor) -> Tensor {
+        (self.cross_entropy(logits) + self.cross_entropy(&logits.tr())) * 0.5
+    }
+}

@@ -1,0 +1,28 @@
+//! The trained part of the system (Section 2 of the paper): speech head, fusion encoder, losses. It works on frozen features
+//! in tensors and knows no file, configuration file or command line.
+//!
+//! Dimension letters, here and in the names of the documentation: B batch, T speech frames, N image patches, L hidden
+//! states of the speech encoder, D its width, E the width that speech and image share, H attention heads.
+//!
+//! | paper | here |
+//! | --- | --- |
+//! | speech encoder Psi after HuBERT (Section 2.2) | [`SpeechHead`] |
+//! | fusion encoder Omega, Eq. 1-2 | [`FusionEncoder`] |
+//! | noisy features F^I* (Section 2.2) | [`PatchNoise`] |
+//! | L_sic, Eq. 3-5 | [`contrastive`] |
+//! | L_cmd, Eq. 6, and L, Eq. 7 | [`CmdModel::losses`] |
+
+mod cmd_model;
+pub mod contrastive;
+mod fusion;
+mod layers;
+mod noise;
+mod parameters;
+mod speech_head;
+
+pub use cmd_model::{CmdModel, Features, LossOptions, Losses, ModelConfig, Pairing};
+pub use contrastive::SameImage;
+pub use fusion::{FusionEncoder, QueryNorm};
+pub use noise::{DonorPosition, OneImageOnly, PatchNoise};
+pub use parameters::{Initial, ParameterSpec, Parameters};
+pub use speech_head::{Dropout, SpeechHead};

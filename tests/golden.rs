@@ -1,0 +1,204 @@
+//! The model, recalls and Adam against vectors of an independent PyTorch implementation: every file of `tests/golden`, or of
+//! the folder that `CMD_GOLDEN_DIR` names. Outputs and losses to 1e-5 absolute, gradients to 1e-4 relative (to the largest
+//! entry of the parameter's gradient), in f32 on the CPU.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use cmd::eval::{Recalls, Similarities};
+use cmd::model::{
+    CmdModel, Features, LossOptions, ModelConfig, Pairing, ParameterSpec, PatchNoise, QueryNorm, SameImage,
+};
+use cmd::train::{Adam, AdamSettings};
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use tch::{Device, Kind, Tensor};
+
+struct Golden {
+    name: String,
+    case: String,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Golden {
+    fn read(path: &Path) -> Self {
+        let bytes = std::fs::read(path).expect("a golden file");
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).expect("a safetensors header");
+        let case = metadata.metadata().as_ref().expect("metadata")["case"].clone();
+        let file = SafeTensors::deserialize(&bytes).expect("safetensors");
+        let tensors = file.tensors().into_iter().map(|(name, view)| {
+            let shape: Vec<i64> = view.shape().iter().map(|n| *n as i64).collect();
+            let kind = match view.dtype() {
+                Dtype::F32 => Kind::Float,
+                Dtype::I64 => Kind::Int64,
+                other => panic!("{}: {name} is {other:?}", path.display()),
+            };
+            (name, Tensor::from_data_size(view.data(), &shape, kind))
+        });
+        let name = path.file_stem().expect("a file name").to_string_lossy().into_owned();
+        Self { name, case, tensors: tensors.collect() }
+    }
+
+    fn get(&self, name: &str) -> &Tensor {
+        self.tensors.get(name).unwrap_or_else(|| panic!("{}: no {name}", self.name))
+    }
+
+    fn close(&self, what: &str, ours: &Tensor, tolerance: f64) {
+        let expected = self.get(what);
+        assert_eq!(ours.size(), expected.size(), "{}: shape of {what}", self.name);
+        let difference = (ours - expected).abs().max().double_value(&[]);
+        assert!(difference <= tolerance, "{}: {what} differs by {difference:e}, allowed {tolerance:e}", self.name);
+    }
+}
+
+fn golden(kind: &str) -> Vec<Golden> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let folder = std::env::var_os("CMD_GOLDEN_DIR").map_or(own, PathBuf::from);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.expect("a folder entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(kind)))
+        .collect();
+    files.sort();
+    if std::env::var_os("CMD_GOLDEN_DIR").is_none() {
+        assert!(!files.is_empty(), "no {kind}*.safetensors in {}", folder.display());
+    }
+    files.iter().map(|path| Golden::read(path)).collect()
+}
+
+#[derive(Deserialize)]
+struct LossCase {
+    alpha: f64,
+    heads: i64,
+    layers: i64,
+    normalize_layers: bool,
+    pairing: Pairing,
+    query_norm: QueryNorm,
+    same_image: SameImage,
+    speech_width: i64,
+    width: i64,
+}
+
+#[test]
+fn golden_losses() {
+    for golden in golden("losses_") {
+        let case: LossCase = serde_json::from_str(&golden.case).expect("a losses case");
+        let config = ModelConfig {
+            layers: case.layers,
+            speech_width: case.speech_width,
+            width: case.width,
+            heads: case.heads,
+            normalize_layers: case.normalize_layers,
+            fusion: Some(case.query_norm),
+        };
+        let mut model = CmdModel::new(config, 0, Device::Cpu);
+        let names: Vec<String> = model.parameters().iter().map(|(spec, _)| spec.name.clone()).collect();
+        let given = golden.tensors.keys().filter(|name| name.starts_with("param.")).count();
+        assert_eq!(given, names.len(), "{}: the sets of parameters differ", golden.name);
+        for name in &names {
+            model.parameters_mut().set(name, golden.get(&format!("param.{name}")));
+        }
+        let features = Features {
+            hidden: golden.get("in.hidden").shallow_clone(),
+            frames: golden.get("in.frames").shallow_clone(),
+            image_cls: golden.get("in.image_cls").shallow_clone(),
+            patches: golden.get("in.patches").shallow_clone(),
+            image_ids: Vec::try_from(golden.get("in.image_ids")).expect("ids"),
+        };
+        let noise = PatchNoise::from_donors(
+            golden.get("in.noise_mask"),
+            golden.get("in.donor_image"),
+            golden.get("in.donor_patch"),
+        );
+        let options = LossOptions { alpha: case.alpha, pairing: case.pairing, same_image: case.same_image };
+        let losses = model.losses(&features, Some(&noise), options, None);
+        let cmd = losses.cmd.as_ref().expect("a denoising branch");
+        golden.close("out.speech_cls", &losses.speech_cls, 1e-5);
+        golden.close("out.image_cls", &losses.image_cls, 1e-5);
+        golden.close("out.denoised", &cmd.denoised, 1e-5);
+        golden.close("out.attention", &cmd.attention, 1e-5);
+        golden.close("out.loss_sic", &losses.sic, 1e-5);
+        golden.close("out.loss_cmd", &cmd.loss, 1e-5);
+        golden.close("out.loss", &losses.total, 1e-5);
+
+        losses.total.backward();
+        for (name, gradient) in model.parameters().split(&model.parameters().gradient()) {
+            let what = format!("grad.{name}");
+            let scale = golden.get(&what).abs().max().double_value(&[]);
+            golden.close(&what, &gradient, 1e-4 * scale.max(1e-4));
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Direction {
+    r1: f64,
+    r5: f64,
+    r10: f64,
+    median_rank: f64,
+    mean_rank: f64,
+    mrr: f64,
+}
+
+#[derive(Deserialize)]
+struct RecallCase {
+    speech_to_image: Direction,
+    image_to_speech: Direction,
+}
+
+#[test]
+fn golden_recalls() {
+    for golden in golden("recall_") {
+        let case: RecallCase = serde_json::from_str(&golden.case).expect("a recall case");
+        let owners: Vec<i64> = Vec::try_from(golden.get("in.owner")).expect("owners");
+        let owners: Vec<usize> = owners.into_iter().map(|owner| owner as usize).collect();
+        let scores = Similarities::from_matrix(golden.get("in.sim"));
+        let recalls = Recalls::new(&scores, &owners).expect("finite scores");
+        for (direction, expected) in
+            [(&recalls.speech_to_image, &case.speech_to_image), (&recalls.image_to_speech, &case.image_to_speech)]
+        {
+            for (what, ours, expected) in [
+                ("r1", direction.r1, expected.r1),
+                ("r5", direction.r5, expected.r5),
+                ("r10", direction.r10, expected.r10),
+                ("median_rank", direction.median_rank, expected.median_rank),
+                ("mean_rank", direction.mean_rank, expected.mean_rank),
+                ("mrr", direction.mrr, expected.mrr),
+            ] {
+                assert!(
+                    (ours - expected).abs() < 1e-5 * expected.max(1.0),
+                    "{}: {what} {ours} {expected}",
+                    golden.name
+                );
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct AdamCase {
+    lr: f64,
+    weight_decay: f64,
+    betas: [f64; 2],
+    eps: f64,
+}
+
+#[test]
+fn golden_adam() {
+    for golden in golden("adam") {
+        let case: AdamCase = serde_json::from_str(&golden.case).expect("an Adam case");
+        let start = golden.get("in.param");
+        let spec = ParameterSpec::new("weight", &start.size(), cmd::model::Initial::Constant(0.0));
+        let mut parameters = cmd::model::Parameters::new(vec![spec], 0, Device::Cpu);
+        parameters.set("weight", start);
+        let settings = AdamSettings { weight_decay: case.weight_decay, betas: case.betas, eps: case.eps };
+        let mut adam = Adam::new(settings, parameters.flat());
+        let (gradients, expected) = (golden.get("in.grads"), golden.get("out.params"));
+        for step in 0..gradients.size()[0] {
+            adam.update(&mut parameters.flat().shallow_clone(), &gradients.get(step).flatten(0, -1), case.lr);
+            let difference = (parameters.get("weight") - expected.get(step)).abs().max().double_value(&[]);
+            assert!(difference <= 1e-5, "{}: step {step} differs by {difference:e}", golden.name);
+        }
+    }
+}

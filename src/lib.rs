@@ -1,6 +1,9 @@
 //! Speech-image retrieval with cross-modal denoising (CMD).
 
+pub mod config;
+pub mod data;
 pub mod draw;
+pub mod encoders;
 pub mod eval;
 pub mod model;
 pub mod train;

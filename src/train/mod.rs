@@ -1,5 +1,7 @@
 //! Optimisation (Section 3.1).
 
 mod adam;
+mod schedule;
 
 pub use adam::{Adam, AdamSettings};
+pub use schedule::Schedule;

@@ -1,0 +1,298 @@
+//! From a file and overrides to a checked [`Config`].
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use toml::{Table, Value};
+
+use super::keys::{KEYS, PATHS};
+use super::print::lookup;
+use super::{Config, DataKind};
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {source}: name a configuration file with --config (the shipped ones are in configs/)", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not TOML.
+    #[error("{}:{line}: not TOML: {why}", path.display())]
+    NotToml {
+        /// The file.
+        path: PathBuf,
+        /// Line of the mistake.
+        line: usize,
+        /// What is wrong.
+        why: String,
+    },
+    /// No such key.
+    #[error("{place}: unknown key {key}{}", nearest.as_ref().map_or(String::new(), |near| format!("; did you mean {near}?")))]
+    UnknownKey {
+        /// File or flag.
+        place: String,
+        /// The key.
+        key: String,
+        /// The known key most like it.
+        nearest: Option<String>,
+    },
+    /// A value of the wrong type or out of range.
+    #[error("{place}: {key}: {why}")]
+    Value {
+        /// File.
+        place: String,
+        /// The key.
+        key: String,
+        /// What is wrong and what would be right.
+        why: String,
+    },
+    /// `--set` without `=`.
+    #[error("--set {0}: write it as section.key=value, for instance --set train.steps=100")]
+    Override(String),
+}
+
+/// `section.key=value` from the command line. The value is TOML, or else a string; a relative path starts from the current
+/// folder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Override {
+    key: String,
+    value: Value,
+}
+
+impl FromStr for Override {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let (key, value) = text.split_once('=').ok_or_else(|| ConfigError::Override(text.to_owned()))?;
+        let (key, value) = (key.trim().to_owned(), value.trim());
+        if !KEYS.iter().any(|known| known.name == key) {
+            return Err(unknown(format!("--set {text}"), key));
+        }
+        let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+        let mut value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
+        if PATHS.contains(&key.as_str()) {
+            absolute(&mut value, Path::new("."));
+        }
+        Ok(Self { key, value })
+    }
+}
+
+impl Override {
+    /// The key that is overridden.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+impl Config {
+    /// Reads `path`, applies `overrides` in their order and checks the result.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not TOML, for an unknown key, a wrong type, or a value out of range.
+    pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::NotToml {
+            path: path.to_owned(),
+            line: error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
+            why: error.message().replace('\n', ", "),
+        })?;
+        let place = path.display().to_string();
+        check_keys(&table, "", &place)?;
+        for key in PATHS {
+            if let Some(value) = lookup_mut(&mut table, key) {
+                absolute(value, path.parent().unwrap_or(Path::new(".")));
+            }
+        }
+        for change in overrides {
+            insert(&mut table, &change.key, change.value.clone());
+        }
+        let config: Self = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+            let why = error.inner().message().replace('\n', ", ");
+            ConfigError::Value { place: place.clone(), key: error.path().to_string(), why }
+        })?;
+        config.check().map_err(|(key, why)| ConfigError::Value { place, key: key.to_owned(), why })?;
+        Ok(config)
+    }
+
+    /// Ranges of the values: the key and what is wrong with it.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        fn ensure(right: bool, key: &'static str, is: impl std::fmt::Display, must: &str) -> Result<(), (&'static str, String)> {
+            if right { Ok(()) } else { Err((key, format!("is {is}, but must be {must}"))) }
+        }
+        let positive = |key, value: i64| ensure(value > 0, key, value, "at least 1");
+        let rate = |key, value: f64| ensure((0.0..1.0).contains(&value), key, value, "at least 0 and below 1");
+        let above_zero = |key, value: f64| ensure(value > 0.0 && value.is_finite(), key, value, "above 0");
+        let not_negative = |key, value: f64| ensure(value >= 0.0 && value.is_finite(), key, value, "at least 0");
+
+        ensure(self.data.workers >= 0, "data.workers", self.data.workers, "0 (one a core) or more")?;
+        positive("data.prefetch", self.data.prefetch)?;
+        above_zero("audio.max_seconds", self.audio.max_seconds)?;
+        above_zero("audio.eval_max_seconds", self.audio.eval_max_seconds)?;
+        positive("encoders.speech.batch_size", self.encoders.speech.batch_size)?;
+        positive("encoders.image.batch_size", self.encoders.image.batch_size)?;
+        positive("speech.heads", self.speech.heads)?;
+        rate("speech.dropout", self.speech.dropout)?;
+        ensure((0.0..=1.0).contains(&self.noise.ratio), "noise.ratio", self.noise.ratio, "from 0 to 1")?;
+        not_negative("cmd.alpha", self.cmd.alpha)?;
+        above_zero("optim.lr", self.optim.lr)?;
+        not_negative("optim.final_lr", self.optim.final_lr)?;
+        ensure(self.optim.warmup_steps >= 0, "optim.warmup_steps", self.optim.warmup_steps, "at least 0")?;
+        not_negative("optim.weight_decay", self.optim.weight_decay)?;
+        rate("optim.betas", self.optim.betas[0])?;
+        rate("optim.betas", self.optim.betas[1])?;
+        above_zero("optim.eps", self.optim.eps)?;
+        positive("train.steps", self.train.steps)?;
+        positive("train.batch_size", self.train.batch_size)?;
+        ensure(self.train.seed >= 0, "train.seed", self.train.seed, "at least 0")?;
+        not_negative("train.grad_clip", self.train.grad_clip)?;
+        positive("train.checkpoint_every", self.train.checkpoint_every)?;
+        positive("train.eval_every", self.train.eval_every)?;
+        positive("train.keep", self.train.keep)?;
+        positive("log.every", self.log.every)?;
+        let DataKind::Manifest = self.data.kind;
+        required("data.path", self.data.path.as_ref(), "the manifest")?;
+        required("encoders.speech.path", self.encoders.speech.path.as_ref(), "the frozen speech encoder's TorchScript file")?;
+        required("encoders.image.path", self.encoders.image.path.as_ref(), "the frozen image encoder's TorchScript file")
+    }
+}
+
+fn required(key: &'static str, path: Option<&PathBuf>, what: &str) -> Result<(), (&'static str, String)> {
+    if path.is_some() { Ok(()) } else { Err((key, format!("is required: {what} (in the file or with --set {key}=...)"))) }
+}
+
+/// Every leaf of `table` must be a known key.
+fn check_keys(table: &Table, section: &str, place: &str) -> Result<(), ConfigError> {
+    for (name, value) in table {
+        let key = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
+        let is_section = KEYS.iter().any(|known| known.name.starts_with(&format!("{key}.")));
+        match value {
+            Value::Table(inner) if is_section => check_keys(inner, &key, place)?,
+            _ if is_section => {
+                let why = "is a section, so its keys go below it".to_owned();
+                return Err(ConfigError::Value { place: place.to_owned(), key, why });
+            }
+            _ if KEYS.iter().any(|known| known.name == key) => {}
+            _ => return Err(unknown(place.to_owned(), key)),
+        }
+    }
+    Ok(())
+}
+
+fn unknown(place: String, key: String) -> ConfigError {
+    // A section that stands alone is compared with sections.
+    let sections = KEYS.iter().filter_map(|known| known.name.rsplit_once('.').map(|(section, _)| section));
+    let candidates = KEYS.iter().map(|known| known.name).chain(sections);
+    let nearest = candidates
+        .map(|known| (strsim::damerau_levenshtein(known, &key), known))
+        .min()
+        .filter(|(distance, _)| *distance <= key.len().div_ceil(2))
+        .map(|(_, known)| known.to_owned());
+    ConfigError::UnknownKey { place, key, nearest }
+}
+
+fn lookup_mut<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Value> {
+    lookup(table, key)?;
+    let mut parts = key.split('.');
+    let first = table.get_mut(parts.next()?)?;
+    parts.try_fold(first, |value, part| value.get_mut(part))
+}
+
+fn insert(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((section, rest)) => {
+            let inner = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// Makes a relative path start from `folder`.
+fn absolute(value: &mut Value, folder: &Path) {
+    if let Value::String(path) = value
+        && let Ok(full) = std::path::absolute(folder.join(&*path))
+    {
+        *path = full.to_string_lossy().into_owned();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUIRED: &str = "[data]\npath = 'm.jsonl'\n[encoders]\nspeech.path = 's.pt'\nimage.path = 'i.pt'\n";
+
+    fn load(text: &str, overrides: &[&str]) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("c.toml");
+        std::fs::write(&path, text).expect("written");
+        let overrides: Result<Vec<Override>, ConfigError> = overrides.iter().map(|text| text.parse()).collect();
+        Config::load(&path, &overrides?)
+    }
+
+    fn message(result: Result<Config, ConfigError>) -> String {
+        result.expect_err("an error").to_string()
+    }
+
+    #[test]
+    fn printed_configuration_reads_back_the_same() {
+        let config = load(REQUIRED, &["train.steps=7", "data.on_error=skip", "cmd.alpha=1"]).expect("a configuration");
+        assert_eq!(load(&config.to_commented_toml(), &[]).expect("the printed form"), config);
+    }
+
+    #[test]
+    fn keys_are_all_described_and_no_other() {
+        fn leaves(value: &Value, name: &str, found: &mut Vec<String>) {
+            match value {
+                Value::Table(table) => table.iter().for_each(|(key, value)| leaves(value, &format!("{name}.{key}"), found)),
+                _ => found.push(name[1..].to_owned()),
+            }
+        }
+        let mut found = Vec::new();
+        leaves(&Value::try_from(Config::default()).expect("TOML"), "", &mut found);
+        let unset = KEYS.iter().filter(|key| key.example.is_some()).map(|key| key.name.to_owned());
+        found.extend(unset);
+        found.sort();
+        let mut described: Vec<String> = KEYS.iter().map(|key| key.name.to_owned()).collect();
+        described.sort();
+        assert_eq!(found, described);
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        let text = format!("{REQUIRED}[train]\nbatchsize = 3\n");
+        assert!(message(load(&text, &[])).ends_with("unknown key train.batchsize; did you mean train.batch_size?"));
+        assert!(message(load(REQUIRED, &["optim.rl=3"])).contains("did you mean optim.lr?"));
+        assert!(message(load(&format!("{REQUIRED}[trian]\nsteps = 3\n"), &[])).contains("did you mean train?"));
+    }
+
+    #[test]
+    fn values_are_checked() {
+        assert!(message(load(REQUIRED, &["train.batch_size=-4"])).contains("train.batch_size: is -4, but must be at least 1"));
+        assert!(message(load(REQUIRED, &["train.steps=many"])).contains("train.steps: invalid type: string \"many\""));
+        assert!(message(load(REQUIRED, &["cmd.pairing=some"])).contains("unknown variant `some`"));
+        assert!(message(load(&format!("{REQUIRED}[log\n"), &[])).contains("c.toml:6: not TOML"));
+        assert!(message(load("", &[])).contains("data.path: is required"));
+        assert!(message(load(&format!("{REQUIRED}[log]\nevery = {{a = 1}}\n"), &[])).contains("log.every"));
+        assert!(message(load("train = 3\n", &[])).contains("train: is a section"));
+    }
+
+    #[test]
+    fn relative_paths_start_from_the_file() {
+        let config = load(REQUIRED, &["encoders.image.path=here.pt"]).expect("a configuration");
+        assert!(config.data.path.is_some_and(|path| path.is_absolute() && path.ends_with("m.jsonl")));
+        let here = std::env::current_dir().expect("a folder").join("here.pt");
+        assert_eq!(config.encoders.image.path, Some(here));
+    }
+}

@@ -1,0 +1,182 @@
+//! Batches of training: which samples, read from their files.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tch::Tensor;
+
+use super::order::{Order, Position};
+use super::{Audio, Clip, DataError, Picture, Prefetch, Skipped, Split};
+use crate::config::OnError;
+use crate::draw::{Draw, Purpose};
+use crate::encoders::{Pixels, Waveforms};
+
+/// Draws of another sample in place of an unreadable one, before the data set is given up.
+const MAX_SUBSTITUTES: usize = 100;
+
+/// What training reads of each sample.
+#[derive(Clone, Debug)]
+pub struct BatchPlan {
+    /// The training split.
+    pub split: Arc<Split>,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Pairs in the global batch.
+    pub batch_size: usize,
+    /// What an unreadable file means.
+    pub on_error: OnError,
+    /// How audio is read; none: its features are there already.
+    pub audio: Option<AudioForm>,
+    /// S of the images that are read; none: their features are there already.
+    pub image_size: Option<u32>,
+    /// Utterances that are known to be unreadable.
+    pub unusable: HashMap<usize, DataError>,
+}
+
+/// How audio is read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AudioForm {
+    /// Samples a second.
+    pub sample_rate: u32,
+    /// Shorter utterances are padded to this.
+    pub min_samples: usize,
+    /// Longer utterances are cut to this.
+    pub max_samples: usize,
+}
+
+impl AudioForm {
+    /// The form that an encoder takes, with a limit in seconds.
+    #[must_use]
+    pub fn new(spec: &crate::encoders::SpeechSpec, max_seconds: f64) -> Self {
+        let max_samples = (max_seconds * spec.sample_rate as f64).round() as usize;
+        let min_samples = spec.min_samples as usize;
+        Self { sample_rate: spec.sample_rate as u32, min_samples, max_samples: max_samples.max(min_samples) }
+    }
+}
+
+/// A batch of training, read.
+#[derive(Debug)]
+pub struct Batch {
+    /// Utterances of the split, one a row.
+    pub utterances: Vec<usize>,
+    /// Their images: indices into the split.
+    pub image_ids: Vec<i64>,
+    /// Their audio, unless it was not asked for.
+    pub waveforms: Option<Waveforms>,
+    /// Their images' pixels, unless they were not asked for.
+    pub pixels: Option<Pixels>,
+    /// What could not be read, and was replaced by another sample.
+    pub skipped: Vec<Skipped>,
+    /// Epoch of the first row.
+    pub epoch: u64,
+    /// Place of the first row in it.
+    pub index: u64,
+}
+
+/// The batches of steps, in order, read ahead on threads.
+pub type TrainingBatches = Prefetch<Result<Batch, DataError>>;
+
+struct Sample {
+    utterance: usize,
+    audio: Option<Vec<f32>>,
+    picture: Option<Picture>,
+}
+
+impl BatchPlan {
+    /// Starts to read the batches of `steps`.
+    #[must_use]
+    pub fn read(self, steps: std::ops::Range<u64>, workers: usize, prefetch: usize) -> TrainingBatches {
+        let order = Order::new(self.seed, self.split.utterances.len());
+        Prefetch::new(steps, workers, prefetch, move |step| self.batch(&order, step))
+    }
+
+    fn batch(&self, order: &Order, step: u64) -> Result<Batch, DataError> {
+        let first = step * self.batch_size as u64;
+        let mut skipped = Vec::new();
+        let samples: Vec<Sample> = (0..self.batch_size as u64)
+            .map(|row| self.sample_or_substitute(order, order.position(first + row), &mut skipped))
+            .collect::<Result<_, _>>()?;
+        let audio: Option<Vec<&[f32]>> = samples.iter().map(|sample| sample.audio.as_deref()).collect();
+        let pictures: Option<Vec<&Picture>> = samples.iter().map(|sample| sample.picture.as_ref()).collect();
+        let Position { epoch, index } = order.position(first);
+        Ok(Batch {
+            utterances: samples.iter().map(|sample| sample.utterance).collect(),
+            image_ids: samples.iter().map(|sample| self.split.utterances[sample.utterance].image as i64).collect(),
+            waveforms: audio.map(|audio| Waveforms::pad(&audio)),
+            pixels: pictures.map(|pictures| Pixels::stack(&pictures)),
+            skipped,
+            epoch,
+            index,
+        })
+    }
+
+    fn sample_or_substitute(
+        &self,
+        order: &Order,
+        position: Position,
+        skipped: &mut Vec<Skipped>,
+    ) -> Result<Sample, DataError> {
+        let key = [position.epoch, position.index];
+        let mut substitutes = Draw::new(self.seed, Purpose::Substitute, key);
+        let place = Draw::new(self.seed, Purpose::Crop, key).unit();
+        let mut utterance = order.sample(position);
+        for tries in 1.. {
+            match self.sample(utterance, place) {
+                Ok(sample) => return Ok(sample),
+                Err(error) if self.on_error == OnError::Fail => return Err(error),
+                Err(last) if tries == MAX_SUBSTITUTES => {
+                    return Err(DataError::NothingReadable { tries, last: Box::new(last) });
+                }
+                Err(error) => {
+                    skipped.push(Skipped { why: error.to_string() });
+                    utterance = substitutes.below(self.split.utterances.len());
+                }
+            }
+        }
+        unreachable!("the loop ends at MAX_SUBSTITUTES")
+    }
+
+    fn sample(&self, index: usize, place: f32) -> Result<Sample, DataError> {
+        if let Some(error) = self.unusable.get(&index) {
+            return Err(error.clone());
+        }
+        let utterance = &self.split.utterances[index];
+        let audio = self.audio.map(|form| {
+            let window = Clip::Window { samples: form.max_samples, place };
+            Audio::read(&utterance.audio, form.sample_rate, form.min_samples, window)
+        });
+        let picture = self.image_size.map(|size| Picture::read(&self.split.images[utterance.image].path, size));
+        Ok(Sample {
+            utterance: index,
+            audio: audio.transpose()?.map(|audio| audio.samples),
+            picture: picture.transpose()?,
+        })
+    }
+}
+
+impl Waveforms {
+    /// Zero-pads waveforms to the longest.
+    #[must_use]
+    pub fn pad(waveforms: &[&[f32]]) -> Self {
+        let longest = waveforms.iter().map(|wave| wave.len()).max().unwrap_or(0);
+        let mut samples = vec![0.0; waveforms.len() * longest];
+        for (row, wave) in samples.chunks_exact_mut(longest.max(1)).zip(waveforms) {
+            row[..wave.len()].copy_from_slice(wave);
+        }
+        let lengths: Vec<i64> = waveforms.iter().map(|wave| wave.len() as i64).collect();
+        Self {
+            samples: Tensor::from_slice(&samples).view([waveforms.len() as i64, longest as i64]),
+            lengths: Tensor::from_slice(&lengths),
+        }
+    }
+}
+
+impl Pixels {
+    /// Stacks pictures of one size.
+    #[must_use]
+    pub fn stack(pictures: &[&Picture]) -> Self {
+        let size = pictures.first().map_or(0, |picture| i64::from(picture.size));
+        let bytes: Vec<u8> = pictures.iter().flat_map(|picture| picture.planes.iter().copied()).collect();
+        Self(Tensor::from_slice(&bytes).view([pictures.len() as i64, 3, size, size]))
+    }
+}

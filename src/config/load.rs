@@ -55,6 +55,15 @@ pub enum ConfigError {
     Override(String),
 }
 
+/// Which of the keys without a default a command needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Those of the data set.
+    Data,
+    /// Those of the data set and of the encoders.
+    Encoders,
+}
+
 /// `section.key=value` from the command line. The value is TOML, or else a string; a relative path starts from the current
 /// folder.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,7 +103,7 @@ impl Config {
     ///
     /// # Errors
     /// When the file cannot be read or is not TOML, for an unknown key, a wrong type, or a value out of range.
-    pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, ConfigError> {
+    pub fn load(path: &Path, overrides: &[Override], needs: Needs) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
@@ -117,13 +126,22 @@ impl Config {
             let why = error.inner().message().replace('\n', ", ");
             ConfigError::Value { place: place.clone(), key: error.path().to_string(), why }
         })?;
-        config.check().map_err(|(key, why)| ConfigError::Value { place, key: key.to_owned(), why })?;
+        config.check().and_then(|()| config.check_required(needs)).map_err(|(key, why)| ConfigError::Value {
+            place,
+            key: key.to_owned(),
+            why,
+        })?;
         Ok(config)
     }
 
     /// Ranges of the values: the key and what is wrong with it.
     fn check(&self) -> Result<(), (&'static str, String)> {
-        fn ensure(right: bool, key: &'static str, is: impl std::fmt::Display, must: &str) -> Result<(), (&'static str, String)> {
+        fn ensure(
+            right: bool,
+            key: &'static str,
+            is: impl std::fmt::Display,
+            must: &str,
+        ) -> Result<(), (&'static str, String)> {
             if right { Ok(()) } else { Err((key, format!("is {is}, but must be {must}"))) }
         }
         let positive = |key, value: i64| ensure(value > 0, key, value, "at least 1");
@@ -155,16 +173,34 @@ impl Config {
         positive("train.checkpoint_every", self.train.checkpoint_every)?;
         positive("train.eval_every", self.train.eval_every)?;
         positive("train.keep", self.train.keep)?;
-        positive("log.every", self.log.every)?;
+        positive("log.every", self.log.every)
+    }
+
+    fn check_required(&self, needs: Needs) -> Result<(), (&'static str, String)> {
         let DataKind::Manifest = self.data.kind;
         required("data.path", self.data.path.as_ref(), "the manifest")?;
-        required("encoders.speech.path", self.encoders.speech.path.as_ref(), "the frozen speech encoder's TorchScript file")?;
-        required("encoders.image.path", self.encoders.image.path.as_ref(), "the frozen image encoder's TorchScript file")
+        if needs == Needs::Data {
+            return Ok(());
+        }
+        required(
+            "encoders.speech.path",
+            self.encoders.speech.path.as_ref(),
+            "the frozen speech encoder's TorchScript file",
+        )?;
+        required(
+            "encoders.image.path",
+            self.encoders.image.path.as_ref(),
+            "the frozen image encoder's TorchScript file",
+        )
     }
 }
 
 fn required(key: &'static str, path: Option<&PathBuf>, what: &str) -> Result<(), (&'static str, String)> {
-    if path.is_some() { Ok(()) } else { Err((key, format!("is required: {what} (in the file or with --set {key}=...)"))) }
+    if path.is_some() {
+        Ok(())
+    } else {
+        Err((key, format!("is required: {what} (in the file or with --set {key}=...)")))
+    }
 }
 
 /// Every leaf of `table` must be a known key.
@@ -238,7 +274,7 @@ mod tests {
         let path = folder.path().join("c.toml");
         std::fs::write(&path, text).expect("written");
         let overrides: Result<Vec<Override>, ConfigError> = overrides.iter().map(|text| text.parse()).collect();
-        Config::load(&path, &overrides?)
+        Config::load(&path, &overrides?, Needs::Encoders)
     }
 
     fn message(result: Result<Config, ConfigError>) -> String {
@@ -255,7 +291,9 @@ mod tests {
     fn keys_are_all_described_and_no_other() {
         fn leaves(value: &Value, name: &str, found: &mut Vec<String>) {
             match value {
-                Value::Table(table) => table.iter().for_each(|(key, value)| leaves(value, &format!("{name}.{key}"), found)),
+                Value::Table(table) => {
+                    table.iter().for_each(|(key, value)| leaves(value, &format!("{name}.{key}"), found))
+                }
                 _ => found.push(name[1..].to_owned()),
             }
         }
@@ -279,7 +317,10 @@ mod tests {
 
     #[test]
     fn values_are_checked() {
-        assert!(message(load(REQUIRED, &["train.batch_size=-4"])).contains("train.batch_size: is -4, but must be at least 1"));
+        assert!(
+            message(load(REQUIRED, &["train.batch_size=-4"]))
+                .contains("train.batch_size: is -4, but must be at least 1")
+        );
         assert!(message(load(REQUIRED, &["train.steps=many"])).contains("train.steps: invalid type: string \"many\""));
         assert!(message(load(REQUIRED, &["cmd.pairing=some"])).contains("unknown variant `some`"));
         assert!(message(load(&format!("{REQUIRED}[log\n"), &[])).contains("c.toml:6: not TOML"));

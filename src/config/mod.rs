@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use load::{ConfigError, Override};
+pub use load::{ConfigError, Needs, Override};
 
 use crate::model::{DonorPosition, LossOptions, ModelConfig, Pairing, QueryNorm, SameImage};
 use crate::train::{AdamSettings, Schedule};

@@ -104,7 +104,12 @@ where
 mod tests {
     use super::*;
 
-    fn write<S: hound::Sample + Copy>(bits: u16, format: SampleFormat, channels: u16, samples: &[S]) -> tempfile::TempPath {
+    fn write<S: hound::Sample + Copy>(
+        bits: u16,
+        format: SampleFormat,
+        channels: u16,
+        samples: &[S],
+    ) -> tempfile::TempPath {
         let path = tempfile::Builder::new().suffix(".wav").tempfile().expect("a file").into_temp_path();
         let spec = hound::WavSpec { channels, sample_rate: 16_000, bits_per_sample: bits, sample_format: format };
         let mut writer = hound::WavWriter::create(&path, spec).expect("a writer");

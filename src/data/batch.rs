@@ -52,6 +52,14 @@ impl AudioForm {
         let min_samples = spec.min_samples as usize;
         Self { sample_rate: spec.sample_rate as u32, min_samples, max_samples: max_samples.max(min_samples) }
     }
+
+    /// Reads `clip` of a file.
+    ///
+    /// # Errors
+    /// See [`Audio::read`].
+    pub fn read(&self, path: &std::path::Path, clip: Clip) -> Result<Audio, DataError> {
+        Audio::read(path, self.sample_rate, self.min_samples, clip)
+    }
 }
 
 /// A batch of training, read.
@@ -141,10 +149,8 @@ impl BatchPlan {
             return Err(error.clone());
         }
         let utterance = &self.split.utterances[index];
-        let audio = self.audio.map(|form| {
-            let window = Clip::Window { samples: form.max_samples, place };
-            Audio::read(&utterance.audio, form.sample_rate, form.min_samples, window)
-        });
+        let audio =
+            self.audio.map(|form| form.read(&utterance.audio, Clip::Window { samples: form.max_samples, place }));
         let picture = self.image_size.map(|size| Picture::read(&self.split.images[utterance.image].path, size));
         Ok(Sample {
             utterance: index,

@@ -48,7 +48,10 @@ pub(super) fn read(index: &Path, root: &Path, name: String) -> Result<Dataset, D
     let mut known: HashMap<(String, String), usize> = HashMap::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let line: Line = serde_json::from_str(line).map_err(|error| {
-            at(number + 1, format!("{error}; a line is {{\"image\": ..., \"split\": ..., \"captions\": [{{\"audio\": ...}}]}}"))
+            at(
+                number + 1,
+                format!("{error}; a line is {{\"image\": ..., \"split\": ..., \"captions\": [{{\"audio\": ...}}]}}"),
+            )
         })?;
         let image = *known.entry((line.split.clone(), line.image.clone())).or_insert_with(|| {
             dataset.images.push(Image { path: root.join(&line.image), split: line.split, family: line.family });
@@ -89,14 +92,19 @@ mod tests {
         let val = dataset.split("dev").expect("val under its other name");
         assert_eq!((val.name.as_str(), val.utterances[0].image), ("val", 0));
         assert!(dataset.split("test").expect_err("no captions").to_string().contains("no captions"));
-        assert!(dataset.split("tset").expect_err("none").to_string().contains("no split tset; it has test, train, val"));
+        assert!(
+            dataset.split("tset").expect_err("none").to_string().contains("no split tset; it has test, train, val")
+        );
     }
 
     #[test]
     fn bad_lines_are_named() {
         let good = "{\"image\":\"a\",\"split\":\"b\"}\n";
         let message = |text: &[u8]| manifest(text).expect_err("an error").to_string();
-        assert!(message(format!("{good}{{\"image\":3}}\n").as_bytes()).contains("manifest.jsonl:2: invalid type: integer `3`"));
+        assert!(
+            message(format!("{good}{{\"image\":3}}\n").as_bytes())
+                .contains("manifest.jsonl:2: invalid type: integer `3`")
+        );
         assert!(message(format!("{good}{}", "[".repeat(10_000)).as_bytes()).contains("manifest.jsonl:2: "));
         assert!(message(b"{}\n").contains("missing field `image`"));
         assert!(message(b"\n\xff\xfe\n").contains("manifest.jsonl:2: not UTF-8"));

@@ -1,8 +1,10 @@
 //! From files to batches: a data set's index, audio and images, the order of training, and threads that read ahead.
 
 mod audio;
+mod audit;
 mod batch;
 mod dataset;
+mod groups;
 mod manifest;
 mod order;
 mod picture;
@@ -11,8 +13,10 @@ mod prefetch;
 use std::path::PathBuf;
 
 pub use audio::{Audio, Clip};
+pub use audit::{Audit, SplitCounts};
 pub use batch::{AudioForm, Batch, BatchPlan, TrainingBatches};
 pub use dataset::{Dataset, Image, Skipped, Split, Utterance};
+pub use groups::GroupReader;
 pub use order::{Order, Position};
 pub use picture::Picture;
 pub use prefetch::Prefetch;

@@ -8,7 +8,9 @@ use super::{ImageSpec, ImageStates, Pixels, SpeechSpec, SpeechStates, Waveforms}
 pub(super) fn waveforms(spec: &SpeechSpec) -> Waveforms {
     let lengths = [spec.min_samples + 3 * spec.hop, spec.min_samples + 11 * spec.hop + 1];
     let wave = |length: i64| -> Vec<f32> {
-        (0..lengths[1]).map(|n| if n < length { 0.3 * (0.05 * n as f32 + 0.0007 * (n * n % 997) as f32).sin() } else { 0.0 }).collect()
+        (0..lengths[1])
+            .map(|n| if n < length { 0.3 * (0.05 * n as f32 + 0.0007 * (n * n % 997) as f32).sin() } else { 0.0 })
+            .collect()
     };
     let samples = [wave(lengths[0]), wave(lengths[1])].concat();
     Waveforms { samples: Tensor::from_slice(&samples).view([2, -1]), lengths: Tensor::from_slice(&lengths) }
@@ -43,7 +45,12 @@ pub(super) fn image_states(spec: &ImageSpec, states: &ImageStates) -> Result<(),
     floats("cls", &states.cls)?;
     floats("patches", &states.patches)?;
     shape("cls", &states.cls, &[Some(2), Some(spec.width)], "[B, width]")?;
-    shape("patches", &states.patches, &[Some(2), Some(spec.patches()), Some(spec.width)], "[B, grid rows x columns, width]")
+    shape(
+        "patches",
+        &states.patches,
+        &[Some(2), Some(spec.patches()), Some(spec.width)],
+        "[B, grid rows x columns, width]",
+    )
 }
 
 /// What breaks the contract when the same input goes in twice.

@@ -110,8 +110,12 @@ impl<Spec: DeserializeOwned> TorchScript<Spec> {
         let key = format!("encoders.{modality}.path");
         let unreadable =
             |source| EncoderError::Unreadable { path: path.to_owned(), source, key: key.clone(), modality };
-        let fingerprint = blake3::Hasher::new().update_reader(std::fs::File::open(path).map_err(unreadable)?)
-            .map_err(unreadable)?.finalize().to_hex().to_string();
+        let fingerprint = blake3::Hasher::new()
+            .update_reader(std::fs::File::open(path).map_err(unreadable)?)
+            .map_err(unreadable)?
+            .finalize()
+            .to_hex()
+            .to_string();
         let contract = |why: String| EncoderError::Contract { path: path.to_owned(), why };
 
         // The profiling executor specialises every new shape, which costs more than it gains on padded batches.
@@ -156,7 +160,8 @@ impl<Spec: DeserializeOwned> TorchScript<Spec> {
                     .map(|output| if let IValue::Tensor(tensor) = output { Some(tensor) } else { None })
                     .collect();
                 let tensors = tensors.ok_or("forward returns something that is no tensor")?;
-                <[Tensor; 2]>::try_from(tensors).map_err(|_| format!("forward returns {count} outputs where 2 are needed"))
+                <[Tensor; 2]>::try_from(tensors)
+                    .map_err(|_| format!("forward returns {count} outputs where 2 are needed"))
             }
             _ => Err("forward does not return a tuple of two tensors".to_owned()),
         }
@@ -175,10 +180,6 @@ impl<Spec: DeserializeOwned> TorchScript<Spec> {
     }
 
     fn failed(&self, why: String) -> EncoderError {
-        EncoderError::Forward {
-            path: self.path.clone(),
-            why,
-            key: format!("encoders.{}.batch_size", self.modality),
-        }
+        EncoderError::Forward { path: self.path.clone(), why, key: format!("encoders.{}.batch_size", self.modality) }
     }
 }

@@ -1,0 +1,125 @@
+//! The command line: `cmd train`, `cmd eval`, `cmd data`. `cmd-train` and `cmd-eval` are the same program.
+
+mod data;
+mod device;
+mod eval;
+mod train;
+
+use std::any::Any;
+use std::ffi::OsString;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::error::Error;
+use crate::telemetry::start_logging;
+
+/// Speech-image retrieval with cross-modal denoising: trains and evaluates.
+#[derive(Debug, Parser)]
+#[command(name = "cmd", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Say only what went wrong.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more; twice for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+const EXAMPLES: &str = "Examples:
+  cmd train --config configs/demo.toml
+  cmd train --resume latest
+  cmd eval --split test
+  cmd data check configs/demo.toml
+
+`cmd-train ARGS` is `cmd train ARGS`, `cmd-eval ARGS` is `cmd eval ARGS`.
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 loss not finite, 130 interrupted, 143 terminated.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(train::Args),
+    Eval(eval::Args),
+    #[command(subcommand)]
+    Data(data::Command),
+    /// Prints completions for a shell, to be sourced by it.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the program; `command` is the subcommand that its name implies.
+#[must_use]
+pub fn main(command: Option<&str>) -> ExitCode {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(command) = command {
+        arguments.insert(1.min(arguments.len()), command.into());
+    }
+    // One line is printed below instead of the default message.
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = catch_unwind(AssertUnwindSafe(|| run(arguments)));
+    let (status, message) = match result {
+        Ok(Ok(status)) => return ExitCode::from(status),
+        Ok(Err(error)) => (error.exit_status(), error.to_string()),
+        Err(panic) => (1, format!("failed unexpectedly: {}", panic_line(&*panic))),
+    };
+    let _ = writeln!(std::io::stderr(), "error: {message}");
+    ExitCode::from(status)
+}
+
+fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => return Err(Error::Usage(usage_line(&error))),
+        Err(help) => {
+            print(&help.render().to_string())?;
+            return Ok(0);
+        }
+    };
+    start_logging(match (cli.quiet, cli.verbose) {
+        (true, _) => "error",
+        (_, 0) => "info",
+        (_, 1) => "debug",
+        _ => "trace",
+    });
+    match cli.command {
+        Command::Train(args) => train::run(&args).map(|()| 0),
+        Command::Eval(args) => eval::run(&args).map(|()| 0),
+        Command::Data(command) => data::run(&command),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "cmd", &mut script);
+            print(&String::from_utf8_lossy(&script)).map(|()| 0)
+        }
+    }
+}
+
+/// Writes a result to standard output; a reader that has gone away is no error.
+fn print(text: &str) -> Result<(), Error> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::output("standard output")(error)),
+        _ => Ok(()),
+    }
+}
+
+/// clap's message and tip in one line.
+fn usage_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let said = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let said: Vec<&str> = said.map(|line| line.trim_start_matches("error: ")).collect();
+    format!("{}; see --help", said.join(" "))
+}
+
+/// What a panic says, without a C++ backtrace.
+fn panic_line(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = text.unwrap_or("no reason given");
+    let line = text.split("\\n").next().and_then(|text| text.lines().next()).unwrap_or(text);
+    line.replace("called `Result::unwrap()` on an `Err` value: ", "")
+}

@@ -1,0 +1,79 @@
+//! Whole splits, read ahead in groups whose composition depends on the data alone.
+
+use super::{DataError, Prefetch, Split};
+use crate::config::{DataConfig, OnError};
+use crate::error::Error;
+use crate::signals::Signals;
+use crate::telemetry::Progress;
+
+/// How a whole split is read.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupReader<'a> {
+    /// Threads and groups ahead.
+    pub data: &'a DataConfig,
+    /// What an unreadable file means.
+    pub on_error: OnError,
+    /// What can stop it.
+    pub signals: &'a Signals,
+}
+
+impl GroupReader<'_> {
+    /// Reads every index of `groups` with `read`, and hands what could be read of each group to `visit`. Returns what could not.
+    /// Progress shows `what` in `unit`.
+    ///
+    /// # Errors
+    /// When a file cannot be read and that counts as a failure, when `visit` fails, or when a signal comes.
+    pub fn for_each<T: Send + 'static>(
+        &self,
+        (what, unit): (&str, &'static str),
+        groups: Vec<Vec<usize>>,
+        read: impl Fn(usize) -> Result<T, DataError> + Send + Sync + 'static,
+        mut visit: impl FnMut(&[(usize, T)]) -> Result<(), Error>,
+    ) -> Result<Vec<(usize, DataError)>, Error> {
+        let total: usize = groups.iter().map(Vec::len).sum();
+        let mut progress = Progress::new(what, unit, 0, total as u64);
+        let mut unreadable = Vec::new();
+        let (count, workers, prefetch) = (groups.len() as u64, self.data.workers as usize, self.data.prefetch as usize);
+        let results = Prefetch::new(0..count, workers, prefetch, move |group| -> Vec<(usize, Result<T, DataError>)> {
+            groups[group as usize].iter().map(|index| (*index, read(*index))).collect()
+        });
+        for group in results {
+            self.signals.check()?;
+            progress.advance(group.len() as u64, String::new);
+            let mut readable = Vec::with_capacity(group.len());
+            for (index, result) in group {
+                match result {
+                    Ok(sample) => readable.push((index, sample)),
+                    Err(error) if self.on_error == OnError::Fail => return Err(error.into()),
+                    Err(error) => {
+                        tracing::warn!("skipped: {error}");
+                        unreadable.push((index, error));
+                    }
+                }
+            }
+            if !readable.is_empty() {
+                visit(&readable)?;
+            }
+        }
+        tracing::debug!("{what}: {total} {unit} in {:.1} s", progress.seconds());
+        Ok(unreadable)
+    }
+}
+
+impl Split {
+    /// All utterances in groups of `size`, of about equal length within each: ordered by the size of their files.
+    #[must_use]
+    pub fn utterances_by_length(&self, size: usize) -> Vec<Vec<usize>> {
+        let bytes = |index: &usize| std::fs::metadata(&self.utterances[*index].audio).map_or(0, |file| file.len());
+        let mut order: Vec<usize> = (0..self.utterances.len()).collect();
+        order.sort_by_cached_key(bytes);
+        order.chunks(size).map(<[usize]>::to_vec).collect()
+    }
+
+    /// All images in groups of `size`.
+    #[must_use]
+    pub fn images_in_groups(&self, size: usize) -> Vec<Vec<usize>> {
+        let order: Vec<usize> = (0..self.images.len()).collect();
+        order.chunks(size).map(<[usize]>::to_vec).collect()
+    }
+}

@@ -1,0 +1,169 @@
+//! Embeddings of a split: I_cls of every image of the gallery and S_cls of every utterance.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::config::{Config, OnError};
+use crate::data::{AudioForm, Clip, GroupReader, Picture, Skipped, Split};
+use crate::encoders::{Encoders, Pixels, SpeechStates, Waveforms};
+use crate::error::Error;
+use crate::model::CmdModel;
+use crate::signals::Signals;
+
+/// A split made ready to be embedded by one model after the other: the images, which the model does not change, are encoded.
+pub struct EvalSet<'a> {
+    split: Arc<Split>,
+    encoders: &'a Encoders,
+    config: Config,
+    on_error: OnError,
+    /// Images of the gallery: indices into the split.
+    gallery: Vec<usize>,
+    /// I_cls, [I, E].
+    images: Tensor,
+    /// What could not be read of the images.
+    skipped_images: Vec<Skipped>,
+    /// Hidden states by group, once they are known and if they are kept.
+    kept: Option<Vec<(Vec<usize>, SpeechStates)>>,
+    skipped_speech: Vec<Skipped>,
+}
+
+/// Embeddings on the CPU.
+#[derive(Debug)]
+pub struct Embeddings {
+    /// S_cls, [S, E].
+    pub speech: Tensor,
+    /// I_cls, [I, E].
+    pub images: Tensor,
+    /// Of each row of `speech`, the utterance: an index into the split.
+    pub utterances: Vec<usize>,
+    /// Of each row of `images`, the image: an index into the split.
+    pub gallery: Vec<usize>,
+    /// Of each row of `speech`, the row of `images` that it speaks of.
+    pub owners: Vec<usize>,
+    /// What could not be read.
+    pub skipped: Vec<Skipped>,
+}
+
+impl<'a> EvalSet<'a> {
+    /// Encodes the images of `split`.
+    ///
+    /// # Errors
+    /// When an image cannot be read and that counts as a failure, an encoder fails, or a signal comes.
+    pub fn new(split: Arc<Split>, encoders: &'a Encoders, config: &Config, signals: &Signals) -> Result<Self, Error> {
+        // Nobody should report recalls on a part of a split without knowing.
+        let on_error = config.data.on_error.unwrap_or(OnError::Fail);
+        let mut set = Self {
+            split: split.clone(),
+            encoders,
+            config: config.clone(),
+            on_error,
+            gallery: Vec::new(),
+            images: Tensor::zeros([0, encoders.image().spec().width], (Kind::Float, Device::Cpu)),
+            skipped_images: Vec::new(),
+            kept: None,
+            skipped_speech: Vec::new(),
+        };
+        let (size, rows) = (encoders.image().spec().size as u32, config.encoders.image.batch_size as usize);
+        let groups = split.images_in_groups(rows);
+        let what = format!("encoding {} images", split.name);
+        let read = {
+            let split = split.clone();
+            move |image: usize| Picture::read(&split.images[image].path, size)
+        };
+        let (mut parts, mut gallery) = (Vec::new(), Vec::new());
+        let unreadable = set.reader(signals).for_each((&what, "images"), groups, read, |pictures| {
+            let stack: Vec<&Picture> = pictures.iter().map(|(_, picture)| picture).collect();
+            let states = encoders.encode_images(&Pixels::stack(&stack))?;
+            parts.push(CmdModel::image_embedding(&states.cls).to_device(Device::Cpu));
+            gallery.extend(pictures.iter().map(|(image, _)| *image));
+            Ok(())
+        })?;
+        set.gallery = gallery;
+        set.skipped_images = unreadable.into_iter().map(|(_, error)| Skipped { why: error.to_string() }).collect();
+        if !parts.is_empty() {
+            set.images = Tensor::cat(&parts, 0);
+        }
+        Ok(set)
+    }
+
+    /// The split.
+    #[must_use]
+    pub fn split(&self) -> &Split {
+        &self.split
+    }
+
+    fn reader<'b>(&'b self, signals: &'b Signals) -> GroupReader<'b> {
+        GroupReader { data: &self.config.data, on_error: self.on_error, signals }
+    }
+
+    /// Embeds every utterance with `model`. With `encoders.speech.cache`, the hidden states of the first call are kept.
+    ///
+    /// # Errors
+    /// When audio cannot be read and that counts as a failure, an encoder fails, or a signal comes.
+    pub fn embed(&mut self, model: &CmdModel, signals: &Signals) -> Result<Embeddings, Error> {
+        let mut parts = Vec::new();
+        let mut utterances = Vec::new();
+        let mut embed = |indices: &[usize], states: &SpeechStates| {
+            let embedding = tch::no_grad(|| model.speech().forward(&states.hidden, &states.frames, None));
+            parts.push(embedding.to_device(Device::Cpu));
+            utterances.extend_from_slice(indices);
+        };
+        if let Some(kept) = &self.kept {
+            for (indices, states) in kept {
+                signals.check()?;
+                embed(indices, states);
+            }
+        } else {
+            let mut keep = Vec::new();
+            let form = AudioForm::new(self.encoders.speech().spec(), self.config.audio.eval_max_seconds);
+            let groups = self.split.utterances_by_length(self.config.encoders.speech.batch_size as usize);
+            let what = format!("encoding {} speech", self.split.name);
+            let read = {
+                let split = self.split.clone();
+                move |index: usize| form.read(&split.utterances[index].audio, Clip::Start(form.max_samples))
+            };
+            let unreadable = self.reader(signals).for_each((&what, "utterances"), groups, read, |group| {
+                for (index, _) in group.iter().filter(|(_, audio)| audio.whole > form.max_samples) {
+                    let path = &self.split.utterances[*index].audio;
+                    tracing::warn!("{}: cut to audio.eval_max_seconds", path.display());
+                }
+                let waves: Vec<&[f32]> = group.iter().map(|(_, audio)| audio.samples.as_slice()).collect();
+                let states = self.encoders.encode_speech(&Waveforms::pad(&waves))?;
+                let indices: Vec<usize> = group.iter().map(|(index, _)| *index).collect();
+                embed(&indices, &states);
+                if self.config.encoders.speech.cache {
+                    keep.push((indices, states));
+                }
+                Ok(())
+            })?;
+            self.skipped_speech = unreadable.into_iter().map(|(_, error)| Skipped { why: error.to_string() }).collect();
+            self.kept = self.config.encoders.speech.cache.then_some(keep);
+        }
+        Ok(self.in_order(&parts, &utterances))
+    }
+
+    /// Rows in the order of the split, without utterances whose image could not be read.
+    fn in_order(&self, parts: &[Tensor], utterances: &[usize]) -> Embeddings {
+        let row_of_image: HashMap<usize, usize> =
+            self.gallery.iter().enumerate().map(|(row, image)| (*image, row)).collect();
+        let owner = |utterance: usize| row_of_image.get(&self.split.utterances[utterance].image).copied();
+        let mut rows: Vec<(usize, usize, i64)> = utterances
+            .iter()
+            .enumerate()
+            .filter_map(|(row, utterance)| Some((*utterance, owner(*utterance)?, row as i64)))
+            .collect();
+        rows.sort_unstable();
+        let select: Vec<i64> = rows.iter().map(|(_, _, row)| *row).collect();
+        let speech = if parts.is_empty() { self.images.narrow(0, 0, 0) } else { Tensor::cat(parts, 0) };
+        Embeddings {
+            speech: speech.index_select(0, &Tensor::from_slice(&select)),
+            images: self.images.shallow_clone(),
+            utterances: rows.iter().map(|(utterance, _, _)| *utterance).collect(),
+            owners: rows.iter().map(|(_, owner, _)| *owner).collect(),
+            gallery: self.gallery.clone(),
+            skipped: self.skipped_images.iter().chain(&self.skipped_speech).cloned().collect(),
+        }
+    }
+}

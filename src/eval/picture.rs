@@ -1,0 +1,139 @@
+//! A picture of what retrieval looks like: queries and what they found, right or wrong, as one SVG file.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tch::Tensor;
+
+use super::{Embeddings, SplitResult};
+use crate::data::{DataError, Picture, Split};
+
+/// Pixels of a thumbnail's side.
+const THUMBNAIL: u32 = 112;
+const GAP: u32 = 12;
+const LABEL: u32 = 300;
+const HEAD: u32 = 64;
+const SPEECH_QUERIES: usize = 6;
+const IMAGE_QUERIES: usize = 3;
+const FOUND: usize = 5;
+const RIGHT: &str = "#1a7f37";
+const WRONG: &str = "#c4320a";
+
+/// SVG of queries spread evenly over the split (not chosen by outcome), each with its best five.
+///
+/// # Errors
+/// When an image of the split cannot be read any more.
+pub fn retrieval_picture(split: &Split, embeddings: &Embeddings, result: &SplitResult) -> Result<String, DataError> {
+    let row_height = THUMBNAIL + 2 * GAP;
+    let speech_queries = spread(embeddings.utterances.len(), SPEECH_QUERIES);
+    let image_queries = spread(embeddings.gallery.len(), IMAGE_QUERIES);
+    let width = LABEL + (FOUND as u32) * (THUMBNAIL + GAP) + GAP;
+    let rows = (speech_queries.len() + image_queries.len()) as u32;
+    let height = 2 * HEAD + rows * row_height + GAP;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
+         font-family=\"sans-serif\" font-size=\"14\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+    );
+    let recalls = &result.recalls;
+    heading(&mut svg, 0, &format!("Speech → image: R@1 {:.1} %", recalls.speech_to_image.r1));
+    let mut top = HEAD;
+    for query in speech_queries {
+        let utterance = &split.utterances[embeddings.utterances[query]];
+        let said = utterance.text.clone().unwrap_or_else(|| file_name(&utterance.audio));
+        paragraph(&mut svg, GAP, top + GAP, &format!("“{said}”"), 34, "#111");
+        for (place, row) in best(&embeddings.images, &embeddings.speech.get(query as i64)).into_iter().enumerate() {
+            let left = LABEL + place as u32 * (THUMBNAIL + GAP);
+            let colour = if row == embeddings.owners[query] { RIGHT } else { WRONG };
+            thumbnail(&mut svg, left, top + GAP, &split.images[embeddings.gallery[row]].path, colour)?;
+        }
+        top += row_height;
+    }
+    heading(&mut svg, top, &format!("Image → speech: R@1 {:.1} %", recalls.image_to_speech.r1));
+    top += HEAD;
+    for query in image_queries {
+        thumbnail(&mut svg, GAP, top + GAP, &split.images[embeddings.gallery[query]].path, "#888")?;
+        let found = best(&embeddings.speech, &embeddings.images.get(query as i64));
+        for (place, row) in found.into_iter().enumerate() {
+            let utterance = &split.utterances[embeddings.utterances[row]];
+            let said = utterance.text.clone().unwrap_or_else(|| file_name(&utterance.audio));
+            let colour = if embeddings.owners[row] == query { RIGHT } else { WRONG };
+            line(
+                &mut svg,
+                THUMBNAIL + 3 * GAP,
+                top + GAP + 20 + place as u32 * 22,
+                &format!("{}. {said}", place + 1),
+                colour,
+            );
+        }
+        top += row_height;
+    }
+    svg.push_str("</svg>\n");
+    Ok(svg)
+}
+
+/// `count` numbers below `total`, evenly spread.
+fn spread(total: usize, count: usize) -> Vec<usize> {
+    let count = count.min(total);
+    (0..count).map(|number| (2 * number + 1) * total / (2 * count)).collect()
+}
+
+/// Rows of `gallery` [I, E] that score highest with `query` [E].
+fn best(gallery: &Tensor, query: &Tensor) -> Vec<usize> {
+    let scores = gallery.matmul(query);
+    let (_, rows) = scores.topk((FOUND as i64).min(scores.size()[0]), 0, true, true);
+    Vec::<i64>::try_from(rows).unwrap_or_default().into_iter().map(|row| row as usize).collect()
+}
+
+fn thumbnail(svg: &mut String, left: u32, top: u32, path: &Path, colour: &str) -> Result<(), DataError> {
+    let picture = Picture::read(path, THUMBNAIL)?;
+    let png = picture.to_png().map_err(|why| DataError::Sample { path: path.to_owned(), why })?;
+    let data = STANDARD.encode(png);
+    let _ = writeln!(
+        svg,
+        "<image x=\"{left}\" y=\"{top}\" width=\"{THUMBNAIL}\" height=\"{THUMBNAIL}\" href=\"data:image/png;base64,{data}\"/>\
+         <rect x=\"{left}\" y=\"{top}\" width=\"{THUMBNAIL}\" height=\"{THUMBNAIL}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"4\"/>"
+    );
+    Ok(())
+}
+
+fn heading(svg: &mut String, top: u32, text: &str) {
+    let legend = "green: right, orange: wrong";
+    let baseline = top + 40;
+    let _ = writeln!(
+        svg,
+        "<text x=\"{GAP}\" y=\"{baseline}\" font-size=\"20\" font-weight=\"bold\">{}</text>\
+         <text x=\"{LABEL}\" y=\"{baseline}\" fill=\"#666\">best first; {legend}</text>",
+        escape(text)
+    );
+}
+
+fn line(svg: &mut String, left: u32, baseline: u32, text: &str, colour: &str) {
+    let _ = writeln!(svg, "<text x=\"{left}\" y=\"{baseline}\" fill=\"{colour}\">{}</text>", escape(text));
+}
+
+/// Text broken into lines of about `columns` characters.
+fn paragraph(svg: &mut String, left: u32, top: u32, text: &str, columns: usize, colour: &str) {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.len() - 1;
+        if !lines[last].is_empty() && lines[last].chars().count() + 1 + word.chars().count() > columns {
+            lines.push(word.to_owned());
+        } else {
+            let space = if lines[last].is_empty() { "" } else { " " };
+            lines[last].extend([space, word]);
+        }
+    }
+    for (number, text) in lines.iter().enumerate() {
+        line(svg, left, top + 20 + 20 * number as u32, text, colour);
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    PathBuf::from(path).file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned())
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

@@ -1,0 +1,90 @@
+//! Results of a split, as they are written to JSON.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::{Embeddings, RecallError, Recalls, Similarities};
+use crate::data::Split;
+
+/// Figures of one split.
+#[derive(Clone, Debug, Serialize)]
+pub struct SplitResult {
+    /// Name of the data set.
+    pub dataset: String,
+    /// Name of the split.
+    pub split: String,
+    /// Images in the gallery.
+    pub images: usize,
+    /// Utterances.
+    pub utterances: usize,
+    /// Files that were left out.
+    pub skipped: usize,
+    /// Recalls in both directions.
+    #[serde(flatten)]
+    pub recalls: Recalls,
+    /// For data sets whose images come in families.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_family: Option<InFamily>,
+}
+
+/// How often the right image is ranked first among the images of its family, which differ from it in one detail.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct InFamily {
+    /// In percent of the utterances.
+    pub accuracy: f64,
+    /// Families with more than one image.
+    pub families: usize,
+    /// Accuracy of a guess, in percent.
+    pub chance: f64,
+}
+
+impl SplitResult {
+    /// Ranks the embeddings of `split`.
+    ///
+    /// # Errors
+    /// When scores are NaN or infinite, or nothing could be embedded.
+    pub fn new(split: &Split, embeddings: &Embeddings) -> Result<Self, RecallError> {
+        let scores = Similarities::Embeddings {
+            speech: embeddings.speech.shallow_clone(),
+            images: embeddings.images.shallow_clone(),
+        };
+        if embeddings.owners.is_empty() {
+            return Err(RecallError::Empty);
+        }
+        Ok(Self {
+            dataset: split.dataset.clone(),
+            split: split.name.clone(),
+            images: embeddings.gallery.len(),
+            utterances: embeddings.utterances.len(),
+            skipped: embeddings.skipped.len(),
+            recalls: Recalls::new(&scores, &embeddings.owners)?,
+            in_family: InFamily::new(split, embeddings, &scores),
+        })
+    }
+}
+
+impl InFamily {
+    fn new(split: &Split, embeddings: &Embeddings, scores: &Similarities) -> Option<Self> {
+        let mut families: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (row, image) in embeddings.gallery.iter().enumerate() {
+            if let Some(family) = &split.images[*image].family {
+                families.entry(family).or_default().push(row);
+            }
+        }
+        families.retain(|_, rows| rows.len() > 1);
+        let family_of: HashMap<usize, &Vec<usize>> =
+            families.values().flat_map(|rows| rows.iter().map(move |row| (*row, rows))).collect();
+        let (mut asked, mut right, mut chance) = (0, 0, 0.0);
+        scores.for_each_row(false, |utterance, scores| {
+            let own = embeddings.owners[utterance];
+            if let Some(family) = family_of.get(&own) {
+                asked += 1;
+                chance += 1.0 / family.len() as f64;
+                right += usize::from(family.iter().all(|row| *row == own || scores[*row] < scores[own]));
+            }
+        });
+        let percent = |count: f64| 100.0 * count / f64::from(asked);
+        (asked > 0).then(|| Self { accuracy: percent(right as f64), families: families.len(), chance: percent(chance) })
+    }
+}

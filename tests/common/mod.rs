@@ -1,0 +1,118 @@
+//! A tiny data set on the disk and the program run on it, for the tests of this folder.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// A folder with a data set of the kind manifest, a configuration for it and room for runs.
+pub struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    /// `images` of each split, with three captions each but for every fourth image, which has two.
+    pub fn new(images: usize) -> Self {
+        let world = Self { folder: tempfile::tempdir().expect("a folder") };
+        std::fs::create_dir(world.path("data")).expect("a folder");
+        let mut lines = String::new();
+        for split in ["train", "val", "test"] {
+            for number in 0..images {
+                lines += &format!("{}\n", world.sample(split, number));
+            }
+        }
+        std::fs::write(world.path("data/manifest.jsonl"), lines).expect("a manifest");
+        let config = format!(
+            "[data]\npath = 'data/manifest.jsonl'\n[encoders]\nspeech.path = '{}'\nimage.path = '{}'\n[speech]\nheads = 2\n\
+             [optim]\nlr = 1e-2\nwarmup_steps = 3\n[train]\nsteps = 12\nbatch_size = 6\ncheckpoint_every = 4\neval_every = 6\n\
+             [log]\nevery = 1\n",
+            fixture("speech.pt").display(),
+            fixture("image.pt").display()
+        );
+        std::fs::write(world.path("tiny.toml"), config).expect("a configuration");
+        world
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn sample(&self, split: &str, number: usize) -> Value {
+        let name = format!("{split} {number}");
+        let colour = [number * 37 % 256, number * 91 % 256, number * 53 % 256].map(|value| value as u8);
+        let image = image::RgbImage::from_fn(40, 36, |x, y| {
+            image::Rgb(if (x / 8 + y / 8) as usize % (2 + number % 3) == 0 { colour } else { [20, 200, 90] })
+        });
+        image.save(self.path(&format!("data/{name}.png"))).expect("an image");
+        let captions: Vec<Value> = (0..if number % 4 == 0 { 2 } else { 3 })
+            .map(|caption| {
+                let audio = format!("{name} {caption}.wav");
+                let length = 3000 + 700 * caption + 250 * number;
+                let wave: Vec<f32> = (0..length)
+                    .map(|n| 0.4 * (n as f32 * (0.02 + 0.013 * number as f32)).sin() * (1.0 + caption as f32) / 3.0)
+                    .collect();
+                write_wav(&self.path(&format!("data/{audio}")), &wave);
+                json!({"audio": audio, "text": format!("caption {caption} of {name}"), "speaker": "s"})
+            })
+            .collect();
+        json!({"image": format!("{name}.png"), "split": split, "family": format!("{split} {}", number / 3), "captions": captions})
+    }
+
+    /// Runs `cmd` in the folder of this world.
+    pub fn cmd(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the program")
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cmd"));
+        command.args(arguments).current_dir(self.folder.path()).env("OMP_NUM_THREADS", "1").env_remove("RUST_LOG");
+        command
+    }
+
+    /// Runs `cmd`, which must succeed, and returns its standard output.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.cmd(arguments);
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "cmd {arguments:?}\n{stdout}{stderr}");
+        stdout.into_owned()
+    }
+
+    /// Runs `cmd`, which must fail with `status` and one line that holds each of `parts`.
+    pub fn fails(&self, status: i32, arguments: &[&str], parts: &[&str]) {
+        let output = self.cmd(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let errors: Vec<&str> =
+            stderr.lines().filter(|line| !line.contains("WARN") && !line.contains("INFO")).collect();
+        assert_eq!(output.status.code(), Some(status), "cmd {arguments:?}\n{stderr}");
+        assert_eq!(errors.len(), 1, "cmd {arguments:?} says more than one line:\n{stderr}");
+        assert!(errors[0].starts_with("error: "), "{stderr}");
+        for part in parts {
+            assert!(errors[0].contains(part), "cmd {arguments:?} does not say {part:?}:\n{stderr}");
+        }
+    }
+
+    pub fn metrics(&self, run: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.path(&format!("runs/{run}/metrics.jsonl"))).expect("metrics");
+        text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
+    }
+}
+
+pub fn write_wav(path: &Path, samples: &[f32]) {
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: 16_000,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let mut writer = hound::WavWriter::create(path, spec).expect("a WAV file");
+    for sample in samples {
+        writer.write_sample((sample * 32_767.0) as i16).expect("a sample");
+    }
+    writer.finalize().expect("a WAV file");
+}

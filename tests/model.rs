@@ -1,0 +1,158 @@
+//! Properties of the model: sizes, padding, order of the batch, gradients, dropout.
+
+use cmd::model::{CmdModel, Dropout, Features, LossOptions, ModelConfig, Pairing, PatchNoise, QueryNorm, SameImage};
+use tch::{Device, Kind, Tensor};
+
+const PAPER: ModelConfig = ModelConfig {
+    layers: 25,
+    speech_width: 1024,
+    width: 768,
+    heads: 8,
+    normalize_layers: true,
+    fusion: Some(QueryNorm::LayerNorm),
+};
+const SMALL: ModelConfig = ModelConfig { layers: 3, speech_width: 16, width: 12, heads: 4, ..PAPER };
+const OPTIONS: LossOptions = LossOptions { alpha: 0.5, pairing: Pairing::Paired, same_image: SameImage::Positives };
+
+fn features(batch: i64, frames: i64) -> Features {
+    tch::manual_seed(5);
+    let normal = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+    let counts: Vec<i64> = (0..batch).map(|row| 1 + (row * 5 + 3) % frames).collect();
+    Features {
+        hidden: normal(&[3, batch, frames, 16]),
+        frames: Tensor::from_slice(&counts),
+        image_cls: normal(&[batch, 12]),
+        patches: normal(&[batch, 9, 12]),
+        image_ids: (0..batch).map(|row| row / 2).collect(),
+    }
+}
+
+fn noise(features: &Features) -> PatchNoise {
+    PatchNoise::draw(&features.image_ids, 9, 0.3, cmd::model::DonorPosition::Random, 1, 1).expect("several images")
+}
+
+fn same(a: &Tensor, b: &Tensor, tolerance: f64) -> bool {
+    (a - b).abs().max().double_value(&[]) <= tolerance
+}
+
+#[test]
+fn the_papers_parameter_counts() {
+    let count = |config: &ModelConfig| config.parameters().iter().map(|spec| spec.count()).sum::<i64>();
+    assert_eq!(count(&PAPER), 13_980_186);
+    assert_eq!(count(&ModelConfig { fusion: Some(QueryNorm::None), ..PAPER }), 13_978_650);
+    assert_eq!(count(&ModelConfig { fusion: None, ..PAPER }), 13_386_522);
+}
+
+#[test]
+fn padding_changes_nothing() {
+    let model = CmdModel::new(SMALL, 1, Device::Cpu);
+    let Features { hidden, frames, .. } = features(4, 7);
+    let garbage = Tensor::full([3, 4, 5, 16], 1e4, (Kind::Float, Device::Cpu));
+    let padded = Tensor::cat(&[&hidden, &garbage], 2);
+    let dropout = Dropout { rate: 0.3, seed: 1, step: 2, first_row: 0 };
+    for dropout in [None, Some(dropout)] {
+        let alone = model.speech().forward(&hidden, &frames, dropout);
+        assert!(same(&alone, &model.speech().forward(&padded, &frames, dropout), 1e-6));
+    }
+}
+
+#[test]
+fn the_cls_row_is_that_of_the_whole_layer() {
+    let model = CmdModel::new(SMALL, 2, Device::Cpu);
+    let Features { hidden, frames, .. } = features(4, 7);
+    let whole = model.speech().forward_frames(&hidden, &frames);
+    assert_eq!(whole.size(), [4, 8, 12]);
+    assert!(same(&whole.select(1, 0), &model.speech().forward(&hidden, &frames, None), 1e-6));
+}
+
+#[test]
+fn a_shuffled_batch_has_the_same_loss() {
+    let model = CmdModel::new(SMALL, 3, Device::Cpu);
+    let straight = features(6, 7);
+    let order = Tensor::from_slice(&[3i64, 0, 5, 2, 1, 4]);
+    let rows = |tensor: &Tensor, dim| tensor.index_select(dim, &order);
+    let shuffled = Features {
+        hidden: rows(&straight.hidden, 1),
+        frames: rows(&straight.frames, 0),
+        image_cls: rows(&straight.image_cls, 0),
+        patches: rows(&straight.patches, 0),
+        image_ids: Vec::try_from(rows(&Tensor::from_slice(&straight.image_ids), 0)).expect("ids"),
+    };
+    // Noise that moves with its rows: patch 2 of each image comes from the image two rows on.
+    let mask = (Tensor::arange(9, (Kind::Int64, Device::Cpu)).eq(2)).to_kind(Kind::Int64).expand([6, 9], false);
+    let donors = Tensor::from_slice(&[2i64, 3, 4, 5, 0, 1]).unsqueeze(1).expand([6, 9], false);
+    let place = Tensor::from_slice(&[1i64, 4, 3, 0, 5, 2]);
+    let moved = place.index_select(0, &rows(&donors, 0).flatten(0, -1)).view([6, 9]);
+    let patch = Tensor::zeros([6, 9], (Kind::Int64, Device::Cpu));
+    for (pairing, same_image) in [(Pairing::Paired, SameImage::Positives), (Pairing::All, SameImage::Masked)] {
+        let options = LossOptions { pairing, same_image, ..OPTIONS };
+        let loss = |features: &Features, donors: &Tensor| {
+            let noise = PatchNoise::from_donors(&mask, donors, &patch);
+            model.losses(features, Some(&noise), options, None).total.double_value(&[])
+        };
+        assert!((loss(&straight, &donors) - loss(&shuffled, &moved)).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn gradients_reach_every_parameter_and_no_feature() {
+    let model = CmdModel::new(SMALL, 4, Device::Cpu);
+    let features = features(6, 7);
+    let losses = model.losses(&features, Some(&noise(&features)), OPTIONS, None);
+    losses.total.backward();
+    for (spec, leaf) in model.parameters().iter() {
+        assert!(leaf.grad().defined() && leaf.grad().abs().max().double_value(&[]) > 0.0, "{}", spec.name);
+    }
+    for frozen in [&features.hidden, &features.image_cls, &features.patches] {
+        assert!(!frozen.requires_grad() && !frozen.grad().defined());
+    }
+}
+
+#[test]
+fn alpha_0_is_the_contrastive_loss_alone() {
+    let model = CmdModel::new(ModelConfig { fusion: None, ..SMALL }, 4, Device::Cpu);
+    let features = features(6, 7);
+    let losses = model.losses(&features, None, LossOptions { alpha: 0.0, ..OPTIONS }, None);
+    assert!(losses.cmd.is_none());
+    assert_eq!(losses.total.double_value(&[]), losses.sic.double_value(&[]));
+}
+
+#[test]
+fn dropout_masks_belong_to_rows_of_the_global_batch() {
+    let model = CmdModel::new(SMALL, 6, Device::Cpu);
+    let Features { hidden, frames, .. } = features(6, 7);
+    let dropout = Dropout { rate: 0.2, seed: 9, step: 3, first_row: 0 };
+    let whole = model.speech().forward(&hidden, &frames, Some(dropout));
+    let rest = model.speech().forward(
+        &hidden.narrow(1, 2, 4),
+        &frames.narrow(0, 2, 4),
+        Some(Dropout { first_row: 2, ..dropout }),
+    );
+    assert!(same(&whole.narrow(0, 2, 4), &rest, 1e-6));
+    let next = model.speech().forward(&hidden, &frames, Some(Dropout { step: 4, ..dropout }));
+    assert!(!same(&whole, &next, 1e-3));
+}
+
+#[test]
+fn the_papers_batch_needs_no_tensor_over_pairs_and_patches() {
+    // B x B x N x E alone would be 12.9 GB.
+    let model = CmdModel::new(ModelConfig { speech_width: 64, ..PAPER }, 7, Device::Cpu);
+    let normal = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+    let features = Features {
+        hidden: normal(&[25, 128, 4, 64]),
+        frames: Tensor::full([128], 4, (Kind::Int64, Device::Cpu)),
+        image_cls: normal(&[128, 768]),
+        patches: normal(&[128, 256, 768]),
+        image_ids: (0..128).collect(),
+    };
+    let noise =
+        PatchNoise::draw(&features.image_ids, 256, 0.3, cmd::model::DonorPosition::Random, 1, 1).expect("images");
+    for pairing in [Pairing::Paired, Pairing::All] {
+        let losses = model.losses(&features, Some(&noise), LossOptions { pairing, ..OPTIONS }, None);
+        losses.total.backward();
+        assert!(losses.total.double_value(&[]).is_finite());
+    }
+    let peak = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak").trim().replace(" kB", "");
+    assert!(peak.parse::<u64>().expect("a number") < 6_000_000, "peak {peak} kB");
+}

@@ -2,6 +2,8 @@
 //! the folder that `CMD_GOLDEN_DIR` names. Outputs and losses to 1e-5 absolute, gradients to 1e-4 relative (to the largest
 //! entry of the parameter's gradient), in f32 on the CPU.
 
+#![allow(clippy::expect_used, reason = "a test may panic")]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! Properties of the model: sizes, padding, order of the batch, gradients, dropout.
 
+#![allow(clippy::expect_used, reason = "a test may panic")]
+
 use cmd::model::{CmdModel, Dropout, Features, LossOptions, ModelConfig, Pairing, PatchNoise, QueryNorm, SameImage};
 use tch::{Device, Kind, Tensor};
 

@@ -1,5 +1,7 @@
 //! The program as its users run it: training, evaluation, resuming, what it leaves behind.
 
+#![allow(clippy::expect_used, reason = "a test may panic")]
+
 mod common;
 
 use common::World;

@@ -1,5 +1,7 @@
 //! Wrong use: one line with what, where and the mend, and exit status 2.
 
+#![allow(clippy::expect_used, reason = "a test may panic")]
+
 mod common;
 
 use common::{World, fixture};

@@ -77,7 +77,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
             _ => loaded.insert((config.encoders.clone(), Encoders::load(&config.encoders, device)?)),
         };
         check_encoders(&checkpoint, &model, state.as_ref(), encoders)?;
-        let mut set = EvalSet::new(split.clone(), encoders, &config, &signals)?;
+        let mut set = EvalSet::new(&split, encoders, &config, &signals)?;
         let embeddings = set.embed(&model, &signals)?;
         let result = SplitResult::new(&split, &embeddings)?;
         if let Some(file) = args.picture.as_ref().filter(|_| number == 0) {

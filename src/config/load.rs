@@ -292,7 +292,7 @@ mod tests {
         fn leaves(value: &Value, name: &str, found: &mut Vec<String>) {
             match value {
                 Value::Table(table) => {
-                    table.iter().for_each(|(key, value)| leaves(value, &format!("{name}.{key}"), found))
+                    table.iter().for_each(|(key, value)| leaves(value, &format!("{name}.{key}"), found));
                 }
                 _ => found.push(name[1..].to_owned()),
             }

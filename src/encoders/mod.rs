@@ -41,7 +41,7 @@ pub trait FrozenEncoder {
 pub struct Waveforms {
     /// f32 [B, n]: samples in [-1, 1], zero-padded.
     pub samples: Tensor,
-    /// i64 [B]: valid samples.
+    /// i64 `[B]`: valid samples.
     pub lengths: Tensor,
 }
 
@@ -50,7 +50,7 @@ pub struct Waveforms {
 pub struct SpeechStates {
     /// [L, B, T, D].
     pub hidden: Tensor,
-    /// i64 [B]: valid frames.
+    /// i64 `[B]`: valid frames.
     pub frames: Tensor,
 }
 

@@ -51,7 +51,7 @@ impl<'a> EvalSet<'a> {
     ///
     /// # Errors
     /// When an image cannot be read and that counts as a failure, an encoder fails, or a signal comes.
-    pub fn new(split: Arc<Split>, encoders: &'a Encoders, config: &Config, signals: &Signals) -> Result<Self, Error> {
+    pub fn new(split: &Arc<Split>, encoders: &'a Encoders, config: &Config, signals: &Signals) -> Result<Self, Error> {
         // Nobody should report recalls on a part of a split without knowing.
         let on_error = config.data.on_error.unwrap_or(OnError::Fail);
         let mut set = Self {
@@ -68,10 +68,8 @@ impl<'a> EvalSet<'a> {
         let (size, rows) = (encoders.image().spec().size as u32, config.encoders.image.batch_size as usize);
         let groups = split.images_in_groups(rows);
         let what = format!("encoding {} images", split.name);
-        let read = {
-            let split = split.clone();
-            move |image: usize| Picture::read(&split.images[image].path, size)
-        };
+        let images = split.clone();
+        let read = move |image: usize| Picture::read(&images.images[image].path, size);
         let (mut parts, mut gallery) = (Vec::new(), Vec::new());
         let unreadable = set.reader(signals).for_each((&what, "images"), groups, read, |pictures| {
             let stack: Vec<&Picture> = pictures.iter().map(|(_, picture)| picture).collect();

@@ -79,7 +79,7 @@ fn spread(total: usize, count: usize) -> Vec<usize> {
     (0..count).map(|number| (2 * number + 1) * total / (2 * count)).collect()
 }
 
-/// Rows of `gallery` [I, E] that score highest with `query` [E].
+/// Rows of `gallery` [I, E] that score highest with `query` `[E]`.
 fn best(gallery: &Tensor, query: &Tensor) -> Vec<usize> {
     let scores = gallery.matmul(query);
     let (_, rows) = scores.topk((FOUND as i64).min(scores.size()[0]), 0, true, true);

@@ -73,13 +73,13 @@ pub struct LossOptions {
 pub struct Features {
     /// [L, B, T, D]: hidden states of the speech encoder.
     pub hidden: Tensor,
-    /// [B]: valid frames.
+    /// `[B]`: valid frames.
     pub frames: Tensor,
     /// [B, E]: the image encoder's CLS output, not normalised.
     pub image_cls: Tensor,
     /// [B, N, E]: its patches.
     pub patches: Tensor,
-    /// [B]: rows with equal numbers show the same image.
+    /// `[B]`: rows with equal numbers show the same image.
     pub image_ids: Vec<i64>,
 }
 
@@ -111,7 +111,6 @@ pub struct Denoising {
 
 impl Denoising {
     /// Mean entropy of the attention relative to log N; near 1, the pooling is a mean and CMD decays to contrast with it.
-    #[must_use]
     pub fn attention_entropy(&self) -> Tensor {
         relative_entropy(&self.attention)
     }
@@ -165,13 +164,11 @@ impl CmdModel {
     }
 
     /// I_cls [B, E], L2-normalised, of the image encoder's CLS output [B, E].
-    #[must_use]
     pub fn image_embedding(image_cls: &Tensor) -> Tensor {
         l2_normalise(&image_cls.to_kind(tch::Kind::Float))
     }
 
     /// 1/tau, a scalar, at most 100.
-    #[must_use]
     pub fn inverse_tau(&self) -> Tensor {
         self.log_inv_tau.clamp_max(MAX_INVERSE_TAU.ln()).exp()
     }

@@ -59,7 +59,6 @@ impl Targets {
     }
 
     /// Eq. 5: ½ [H(y^s2i, p^s2i) + H(y^i2s, p^i2s)] for `logits` [B speech, B images] already divided by tau.
-    #[must_use]
     pub fn loss(&self, logits: &Tensor) -> Tensor {
         (self.cross_entropy(logits) + self.cross_entropy(&logits.tr())) * 0.5
     }

@@ -80,7 +80,6 @@ impl PatchNoise {
     }
 
     /// Noisy patches [B, N, E] of `patches` [B, N, E].
-    #[must_use]
     pub fn apply(&self, patches: &Tensor) -> Tensor {
         let width = patches.size()[2];
         patches.reshape([-1, width]).index_select(0, &self.source).view_as(patches)

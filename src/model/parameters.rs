@@ -41,7 +41,7 @@ impl ParameterSpec {
     }
 }
 
-/// Named f32 leaves over one flat buffer [P].
+/// Named f32 leaves over one flat buffer `[P]`.
 #[derive(Debug)]
 pub struct Parameters {
     specs: Vec<ParameterSpec>,
@@ -79,7 +79,6 @@ impl Parameters {
     ///
     /// # Panics
     /// When there is none: names are fixed by the model that made the specs.
-    #[must_use]
     pub fn get(&self, name: &str) -> Tensor {
         let index = self.specs.iter().position(|spec| spec.name == name);
         #[expect(clippy::expect_used, reason = "the model binds only names of its own specs")]
@@ -97,8 +96,7 @@ impl Parameters {
         &self.specs
     }
 
-    /// All values, [P]; changing it changes the leaves.
-    #[must_use]
+    /// All values, `[P]`; changing it changes the leaves.
     pub fn flat(&self) -> &Tensor {
         &self.flat
     }
@@ -109,8 +107,7 @@ impl Parameters {
         self.flat.numel() as i64
     }
 
-    /// All gradients, [P], zero where a leaf has none.
-    #[must_use]
+    /// All gradients, `[P]`, zero where a leaf has none.
     pub fn gradient(&self) -> Tensor {
         let gradients: Vec<Tensor> = self
             .leaves
@@ -130,7 +127,7 @@ impl Parameters {
         }
     }
 
-    /// Slices a tensor over the flat buffer (values, gradients, moments; [P]) into one tensor per parameter.
+    /// Slices a tensor over the flat buffer (values, gradients, moments; `[P]`) into one tensor per parameter.
     #[must_use]
     pub fn split(&self, flat: &Tensor) -> Vec<(String, Tensor)> {
         let mut start = 0;

@@ -130,9 +130,8 @@ impl SpeechHead {
 
     /// S_cls, [B, E], L2-normalised.
     ///
-    /// `hidden` [L, B, T, D]: the frozen encoder's hidden states; `frames` [B]: valid frames of each utterance. What stands
+    /// `hidden` [L, B, T, D]: the frozen encoder's hidden states; `frames` `[B]`: valid frames of each utterance. What stands
     /// in `hidden` beyond them has no influence as long as it is finite.
-    #[must_use]
     pub fn forward(&self, hidden: &Tensor, frames: &Tensor, dropout: Option<Dropout>) -> Tensor {
         let x = self.sequence(hidden);
         let (batch, length, width) = (x.size()[0], x.size()[1], self.cls.size()[0]);
@@ -161,7 +160,6 @@ impl SpeechHead {
     }
 
     /// S = {S_cls, s_1, ..., s_T}, [B, T + 1, E], each L2-normalised, without dropout: for those who want the frames too.
-    #[must_use]
     pub fn forward_frames(&self, hidden: &Tensor, frames: &Tensor) -> Tensor {
         let x = self.sequence(hidden);
         let (batch, length, width) = (x.size()[0], x.size()[1], self.cls.size()[0]);

@@ -24,7 +24,7 @@ pub struct Adam {
 }
 
 impl Adam {
-    /// A fresh optimizer for the values in `flat` [P].
+    /// A fresh optimizer for the values in `flat` `[P]`.
     #[must_use]
     pub fn new(settings: AdamSettings, flat: &Tensor) -> Self {
         Self::restore(settings, 0, flat.detach().zeros_like(), flat.detach().zeros_like())
@@ -36,7 +36,7 @@ impl Adam {
         Self { settings, step, exp_avg, exp_avg_sq }
     }
 
-    /// One update of `flat` [P] with `gradient` [P].
+    /// One update of `flat` `[P]` with `gradient` `[P]`.
     pub fn update(&mut self, flat: &mut Tensor, gradient: &Tensor, lr: f64) {
         let AdamSettings { weight_decay, betas: [beta1, beta2], eps } = self.settings;
         self.step += 1;
@@ -57,8 +57,7 @@ impl Adam {
         self.step
     }
 
-    /// First and second moment, [P] each.
-    #[must_use]
+    /// First and second moment, `[P]` each.
     pub fn moments(&self) -> (&Tensor, &Tensor) {
         (&self.exp_avg, &self.exp_avg_sq)
     }

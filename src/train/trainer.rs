@@ -151,7 +151,7 @@ impl<'a> Trainer<'a> {
             }
 
             let (losses, grad_norm, lr) = self.step(batch, &source)?;
-            let logged = self.state.step % self.config.log.every as u64 == 0 || self.state.step == steps;
+            let logged = self.is_due(self.config.log.every) || self.state.step == steps;
             if logged {
                 let seconds = window.start.elapsed().as_secs_f64();
                 let record = TrainRecord {
@@ -269,7 +269,7 @@ impl<'a> Trainer<'a> {
     fn evaluate(&mut self) -> Result<SplitResult, Error> {
         let dev = match &mut self.dev {
             Some(dev) => dev,
-            None => self.dev.insert(EvalSet::new(self.dev_split.clone(), self.encoders, &self.config, self.signals)?),
+            None => self.dev.insert(EvalSet::new(&self.dev_split, self.encoders, &self.config, self.signals)?),
         };
         let embeddings = dev.embed(&self.model, self.signals)?;
         Ok(SplitResult::new(dev.split(), &embeddings)?)

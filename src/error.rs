@@ -64,11 +64,10 @@ impl Error {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Usage(_) => 2,
+            Self::Config(_) | Self::Usage(_) | Self::Checkpoint(_) => 2,
             Self::Data(error) => 1 + u8::from(error.is_usage()),
             Self::Encoder(EncoderError::Forward { .. }) => 1,
             Self::Encoder(_) => 2,
-            Self::Checkpoint(error) => 1 + u8::from(error.is_usage()),
             Self::Output { .. } | Self::Recall(_) | Self::OneImageOnly(_) => 1,
             Self::NotFinite { .. } => 3,
             Self::Interrupted(signal) => signal.exit_status(),

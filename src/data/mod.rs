@@ -3,6 +3,7 @@
 mod audio;
 mod audit;
 mod batch;
+mod bicubic;
 mod dataset;
 mod groups;
 mod manifest;

@@ -4,16 +4,13 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use fast_image_resize::images::{Image as Buffer, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::{DynamicImage, ImageReader, Limits, Rgb, RgbImage};
 
 use super::DataError;
+use super::bicubic::{self, Crop};
 
 /// Memory that decoding one image may take.
 const MAX_DECODED_BYTES: u64 = 1 << 30;
-/// Resized images may be this much longer than they are wide, or wider than long.
-const MAX_ASPECT: u32 = 64;
 
 /// An RGB image, S x S.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,11 +30,7 @@ impl Picture {
         let bad = |why: String| DataError::Sample { path: path.to_owned(), why };
         let file = std::fs::File::open(path).map_err(|error| bad(error.to_string()))?;
         let rgb = decode(BufReader::new(file)).map_err(bad)?;
-        let (width, height) = rgb.dimensions();
-        if width.max(height) / width.min(height).max(1) > MAX_ASPECT {
-            return Err(bad(format!("{width} x {height} pixels: too long and narrow for a square crop")));
-        }
-        let square = resize_and_crop(rgb, size).map_err(bad)?;
+        let square = resize_and_crop(&rgb, size).map_err(bad)?;
         let mut planes = vec![0; 3 * (size * size) as usize];
         for (channel, plane) in planes.chunks_exact_mut((size * size) as usize).enumerate() {
             for (byte, pixel) in plane.iter_mut().zip(square.pixels()) {
@@ -86,7 +79,7 @@ fn over_white(image: &DynamicImage) -> RgbImage {
 }
 
 /// The shortest side becomes `size`, the other one its share, truncated; then the centre.
-fn resize_and_crop(rgb: RgbImage, size: u32) -> Result<RgbImage, String> {
+fn resize_and_crop(rgb: &RgbImage, size: u32) -> Result<RgbImage, String> {
     let (width, height) = rgb.dimensions();
     let short = width.min(height);
     if short == 0 {
@@ -94,18 +87,8 @@ fn resize_and_crop(rgb: RgbImage, size: u32) -> Result<RgbImage, String> {
     }
     let share = |side: u32| (u64::from(size) * u64::from(side) / u64::from(short)) as u32;
     let (new_width, new_height) = (share(width), share(height));
-    let resized = if (new_width, new_height) == (width, height) {
-        rgb
-    } else {
-        let source = ImageRef::new(width, height, &rgb, PixelType::U8x3).map_err(|error| error.to_string())?;
-        let mut target = Buffer::new(new_width, new_height, PixelType::U8x3);
-        // Catmull-Rom is Pillow's bicubic (a = -0.5), and a convolution of the source's width is its antialiasing.
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).use_alpha(false);
-        Resizer::new().resize(&source, &mut target, &options).map_err(|error| error.to_string())?;
-        RgbImage::from_raw(new_width, new_height, target.into_vec()).ok_or("a buffer of the wrong size")?
-    };
-    let (left, top) = ((new_width - size) / 2, (new_height - size) / 2);
-    Ok(image::imageops::crop_imm(&resized, left, top, size, size).to_image())
+    let crop = Crop { left: (new_width - size) / 2, top: (new_height - size) / 2, width: size, height: size };
+    Ok(bicubic::resize(rgb, (new_width, new_height), crop))
 }
 
 #[cfg(test)]
@@ -138,6 +121,13 @@ mod tests {
     }
 
     #[test]
+    fn a_long_and_narrow_image_is_no_burden() {
+        let image = RgbImage::from_pixel(20_000, 2, Rgb([3, 4, 5]));
+        let (_folder, path) = written(&image.into(), "thin.png");
+        assert_eq!(Picture::read(&path, 224).expect("a picture").planes[..3], [3, 3, 3]);
+    }
+
+    #[test]
     fn alpha_lies_over_white_and_grey_becomes_rgb() {
         let clear = image::RgbaImage::from_pixel(4, 4, image::Rgba([9, 9, 9, 0]));
         let (_folder, path) = written(&clear.into(), "clear.png");
@@ -153,8 +143,5 @@ mod tests {
         let path = folder.path().join("text.jpg");
         std::fs::write(&path, "no image at all").expect("written");
         assert!(Picture::read(&path, 8).expect_err("an error").to_string().contains("text.jpg: not a readable image"));
-        let thin = RgbImage::new(700, 2);
-        let (_folder, path) = written(&thin.into(), "thin.png");
-        assert!(Picture::read(&path, 8).expect_err("an error").to_string().contains("too long and narrow"));
     }
 }

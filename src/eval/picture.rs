@@ -99,12 +99,11 @@ fn thumbnail(svg: &mut String, left: u32, top: u32, path: &Path, colour: &str) -
 }
 
 fn heading(svg: &mut String, top: u32, text: &str) {
-    let legend = "green: right, orange: wrong";
     let baseline = top + 40;
     let _ = writeln!(
         svg,
-        "<text x=\"{GAP}\" y=\"{baseline}\" font-size=\"20\" font-weight=\"bold\">{}</text>\
-         <text x=\"{LABEL}\" y=\"{baseline}\" fill=\"#666\">best first; {legend}</text>",
+        "<text x=\"{GAP}\" y=\"{baseline}\" font-size=\"20\" font-weight=\"bold\">{}\
+         <tspan dx=\"24\" font-size=\"14\" font-weight=\"normal\" fill=\"#666\">best first; green: right, orange: wrong</tspan></text>",
         escape(text)
     );
 }

@@ -49,14 +49,6 @@ pub enum CheckpointError {
     },
 }
 
-impl CheckpointError {
-    /// Whether the user named something wrong; all of these are.
-    #[must_use]
-    pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Missing { .. } | Self::Damaged { .. } | Self::Mismatch { .. })
-    }
-}
-
 /// Name and BLAKE3 of something that a checkpoint depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
@@ -90,6 +82,9 @@ pub struct State {
     pub position: u64,
     /// Seed of every draw; each is keyed by it and by where it stands, so that there is no other generator state.
     pub seed: u64,
+    /// Times that a sample could not be read and was replaced.
+    #[serde(default)]
+    pub skipped: u64,
     /// Whether the evaluation that is due at this step has been made.
     pub evaluated: bool,
     /// The best checkpoint so far.
@@ -115,6 +110,7 @@ impl State {
             epoch: 0,
             position: 0,
             seed,
+            skipped: 0,
             evaluated: true,
             best: None,
             data,

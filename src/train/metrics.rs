@@ -31,7 +31,7 @@ pub struct TrainRecord {
     pub samples_per_second: f64,
     /// Part of the time since the last record that was spent waiting for data.
     pub data_wait: f64,
-    /// Samples that could not be read since the start, or since the run was resumed.
+    /// Times that a sample could not be read and was replaced, since the start of the run.
     pub skipped: u64,
 }
 

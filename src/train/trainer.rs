@@ -133,7 +133,7 @@ impl<'a> Trainer<'a> {
         let mut batches = self.batches(&source, self.state.step..steps);
         let mut progress = Progress::new("training", "steps", self.state.step, steps);
         let mut named: HashSet<String> = HashSet::new();
-        let (mut window, mut skipped) = (Window::new(), 0);
+        let mut window = Window::new();
         while self.state.step < steps {
             if let Err(signal) = self.signals.check() {
                 self.save(run)?;
@@ -144,29 +144,15 @@ impl<'a> Trainer<'a> {
             window.waited += waiting.elapsed().as_secs_f64();
             window.samples += batch.utterances.len();
             for file in &batch.skipped {
-                skipped += 1;
+                self.state.skipped += 1;
                 if named.insert(file.why.clone()) {
                     tracing::warn!("skipped: {}", file.why);
                 }
             }
 
             let (losses, grad_norm, lr) = self.step(batch, &source)?;
-            let logged = self.is_due(self.config.log.every) || self.state.step == steps;
-            if logged {
-                let seconds = window.start.elapsed().as_secs_f64();
-                let record = TrainRecord {
-                    loss: losses.total.double_value(&[]),
-                    loss_sic: losses.sic.double_value(&[]),
-                    loss_cmd: losses.cmd.as_ref().map(|cmd| cmd.loss.double_value(&[])),
-                    lr,
-                    temperature: 1.0 / self.model.inverse_tau().double_value(&[]),
-                    grad_norm,
-                    attention_entropy: losses.cmd.as_ref().map(|cmd| cmd.attention_entropy().double_value(&[])),
-                    samples_per_second: window.samples as f64 / seconds,
-                    data_wait: window.waited / seconds,
-                    skipped,
-                };
-                metrics.train(self.state.step, &record)?;
+            if self.is_due(self.config.log.every) || self.state.step == steps {
+                metrics.train(self.state.step, &self.record(&losses, grad_norm, lr, &window))?;
                 window = Window::new();
             }
             progress.advance(1, || format!("loss {:.3}", losses.total.double_value(&[])));
@@ -179,6 +165,22 @@ impl<'a> Trainer<'a> {
             }
         }
         Ok(())
+    }
+
+    fn record(&self, losses: &Losses, grad_norm: f64, lr: f64, window: &Window) -> TrainRecord {
+        let seconds = window.start.elapsed().as_secs_f64();
+        TrainRecord {
+            loss: losses.total.double_value(&[]),
+            loss_sic: losses.sic.double_value(&[]),
+            loss_cmd: losses.cmd.as_ref().map(|cmd| cmd.loss.double_value(&[])),
+            lr,
+            temperature: 1.0 / self.model.inverse_tau().double_value(&[]),
+            grad_norm,
+            attention_entropy: losses.cmd.as_ref().map(|cmd| cmd.attention_entropy().double_value(&[])),
+            samples_per_second: window.samples as f64 / seconds,
+            data_wait: window.waited / seconds,
+            skipped: self.state.skipped,
+        }
     }
 
     fn batches(&self, source: &FeatureSource, steps: std::ops::Range<u64>) -> TrainingBatches {

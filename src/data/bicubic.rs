@@ -1,5 +1,6 @@
-//! Antialiased bicubic resizing on bytes, to the bit as Pillow did it up to version 11 (`Image.resize` with `BICUBIC`, `Resample.c`):
-//! CLIP was trained on it. Later versions begin with the columns of tall images, which moves some bytes by 1. Only the pixels of the crop are computed.
+//! Antialiased bicubic resizing on bytes, to the bit as Pillow did it up to version 11 (`Image.resize` with `BICUBIC`,
+//! `Resample.c`): CLIP was trained on it. Later versions begin with the columns of tall images, which moves some bytes by 1.
+//! Only the pixels of the crop are computed.
 
 use image::{Rgb, RgbImage};
 

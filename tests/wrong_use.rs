@@ -18,7 +18,8 @@ fn configuration() {
     world.fails(2, &["train"], &["--config"]);
     refused(&["--set", "train.batchsize=3"], &["train.batchsize", "did you mean train.batch_size?"]);
     refused(&["--set", "train.batch_size"], &["section.key=value"]);
-    refused(&["--set", "train.batch_size=-4"], &["train.batch_size: is -4, but must be at least 1"]);
+    refused(&["--set", "train.batch_size=-4"], &["train.batch_size: is -4, but must be from 1 to 1048576"]);
+    refused(&["--set", "data.workers=1000000"], &["data.workers", "from 0 to 1024"]);
     refused(&["--set", "train.batch_size=many"], &["train.batch_size", "many"]);
     refused(&["--set", "speech.heads=3"], &["speech.heads = 3", "width 8"]);
     refused(&["--colour"], &["--colour", "--help"]);
@@ -44,6 +45,7 @@ fn data() {
     let world = World::new(2);
     let refused = |more: &[&str], parts: &[&str]| world.fails(2, &train(more), parts);
     refused(&["--set", "data.path=none.jsonl"], &["none.jsonl", "data.path must name a manifest"]);
+    refused(&["--set", "data.root=none"], &["/none: no such folder: data.root"]);
     refused(&["--set", "data.path=tiny.toml"], &["tiny.toml:1: "]);
     refused(&["--set", "eval.split=valid"], &["no split valid; it has test, train, val"]);
     let one = "[data]\npath = 'data/manifest.jsonl'\n";
@@ -80,7 +82,7 @@ fn checkpoints() {
     world.fails(2, &["eval"], &["runs/latest", "name the folder of a run"]);
     world.fails(2, &["train", "--resume", "latest"], &["runs/latest"]);
     world.fails(2, &["eval", "--checkpoint", "none", "--data", "tiny.toml"], &["none", "No such file"]);
-    world.fails(2, &["eval", "--checkpoint", "tiny.toml", "--data", "tiny.toml"], &["tiny.toml: not a checkpoint"]);
+    world.fails(2, &["eval", "--checkpoint", "tiny.toml"], &["tiny.toml: not a checkpoint"]);
     world.ok(&["train", "--config", "tiny.toml", "--name", "a", "--set", "train.steps=2"]);
     world.fails(2, &["train", "--resume", "latest", "--set", "optim.lr=1"], &["--set optim.lr: cannot change"]);
     world.fails(1, &["train", "--config", "tiny.toml", "--name", "a"], &["runs/a", "exists"]);

@@ -56,6 +56,8 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let device = device(&args.device)?;
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
     let (checkpoint, run) = find_checkpoint(args)?;
+    let model = checkpoint.load_for_inference(device)?;
+    let state = checkpoint.state()?;
     let configs = match (args.data.as_slice(), &run) {
         ([], Some(run)) => vec![run.config()],
         ([], None) => {
@@ -64,8 +66,6 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         }
         (data, _) => data.to_vec(),
     };
-    let model = checkpoint.load_for_inference(device)?;
-    let state = checkpoint.state()?;
 
     let mut results = Vec::new();
     let mut loaded: Option<(EncodersConfig, Encoders)> = None;

@@ -144,17 +144,20 @@ impl Config {
         ) -> Result<(), (&'static str, String)> {
             if right { Ok(()) } else { Err((key, format!("is {is}, but must be {must}"))) }
         }
+        let within = |key, value: i64, least: i64, most: i64| {
+            ensure((least..=most).contains(&value), key, value, &format!("from {least} to {most}"))
+        };
         let positive = |key, value: i64| ensure(value > 0, key, value, "at least 1");
         let rate = |key, value: f64| ensure((0.0..1.0).contains(&value), key, value, "at least 0 and below 1");
         let above_zero = |key, value: f64| ensure(value > 0.0 && value.is_finite(), key, value, "above 0");
         let not_negative = |key, value: f64| ensure(value >= 0.0 && value.is_finite(), key, value, "at least 0");
 
-        ensure(self.data.workers >= 0, "data.workers", self.data.workers, "0 (one a core) or more")?;
-        positive("data.prefetch", self.data.prefetch)?;
+        within("data.workers", self.data.workers, 0, 1024)?;
+        within("data.prefetch", self.data.prefetch, 1, 1024)?;
         above_zero("audio.max_seconds", self.audio.max_seconds)?;
         above_zero("audio.eval_max_seconds", self.audio.eval_max_seconds)?;
-        positive("encoders.speech.batch_size", self.encoders.speech.batch_size)?;
-        positive("encoders.image.batch_size", self.encoders.image.batch_size)?;
+        within("encoders.speech.batch_size", self.encoders.speech.batch_size, 1, 1 << 16)?;
+        within("encoders.image.batch_size", self.encoders.image.batch_size, 1, 1 << 16)?;
         positive("speech.heads", self.speech.heads)?;
         rate("speech.dropout", self.speech.dropout)?;
         ensure((0.0..=1.0).contains(&self.noise.ratio), "noise.ratio", self.noise.ratio, "from 0 to 1")?;
@@ -167,7 +170,7 @@ impl Config {
         rate("optim.betas", self.optim.betas[1])?;
         above_zero("optim.eps", self.optim.eps)?;
         positive("train.steps", self.train.steps)?;
-        positive("train.batch_size", self.train.batch_size)?;
+        within("train.batch_size", self.train.batch_size, 1, 1 << 20)?;
         ensure(self.train.seed >= 0, "train.seed", self.train.seed, "at least 0")?;
         not_negative("train.grad_clip", self.train.grad_clip)?;
         positive("train.checkpoint_every", self.train.checkpoint_every)?;
@@ -319,7 +322,7 @@ mod tests {
     fn values_are_checked() {
         assert!(
             message(load(REQUIRED, &["train.batch_size=-4"]))
-                .contains("train.batch_size: is -4, but must be at least 1")
+                .contains("train.batch_size: is -4, but must be from 1 to 1048576")
         );
         assert!(message(load(REQUIRED, &["train.steps=many"])).contains("train.steps: invalid type: string \"many\""));
         assert!(message(load(REQUIRED, &["cmd.pairing=some"])).contains("unknown variant `some`"));

@@ -76,6 +76,10 @@ impl Dataset {
         let index = config.path.clone().unwrap_or_default();
         let folder = index.parent().unwrap_or(Path::new(".")).to_owned();
         let root = config.root.clone().unwrap_or_else(|| folder.clone());
+        if config.root.is_some() && !root.is_dir() {
+            let why = "no such folder: data.root must name the folder that the manifest's paths start from".to_owned();
+            return Err(DataError::Unreadable { path: root, why });
+        }
         let name = config.name.clone().or_else(|| Some(folder.file_name()?.to_string_lossy().into_owned()));
         manifest::read(&index, &root, name.unwrap_or_else(|| "data".to_owned()))
     }

@@ -2,6 +2,7 @@
 //! (`docs/encoders.md`), behind the trait [`FrozenEncoder`].
 
 mod check;
+mod kept_rows;
 mod pair;
 mod spec;
 mod torchscript;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 
 use tch::Tensor;
 
+pub use kept_rows::KeptRows;
 pub use pair::Encoders;
 pub use spec::{ImageSpec, SpeechSpec};
 pub use torchscript::TorchScript;

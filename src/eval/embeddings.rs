@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::{Config, OnError};
 use crate::data::{AudioForm, Clip, GroupReader, Picture, Skipped, Split};
-use crate::encoders::{Encoders, Pixels, SpeechStates, Waveforms};
+use crate::encoders::{Encoders, KeptRows, Pixels, SpeechStates, Waveforms};
 use crate::error::Error;
 use crate::model::CmdModel;
 use crate::signals::Signals;
@@ -103,8 +103,10 @@ impl<'a> EvalSet<'a> {
     pub fn embed(&mut self, model: &CmdModel, signals: &Signals) -> Result<Embeddings, Error> {
         let mut parts = Vec::new();
         let mut utterances = Vec::new();
+        let device = self.encoders.device();
         let mut embed = |indices: &[usize], states: &SpeechStates| {
-            let embedding = tch::no_grad(|| model.speech().forward(&states.hidden, &states.frames, None));
+            let (hidden, frames) = (states.hidden.to_device(device), states.frames.to_device(device));
+            let embedding = tch::no_grad(|| model.speech().forward(&hidden, &frames, None));
             parts.push(embedding.to_device(Device::Cpu));
             utterances.extend_from_slice(indices);
         };
@@ -114,7 +116,7 @@ impl<'a> EvalSet<'a> {
                 embed(indices, states);
             }
         } else {
-            let mut keep = Vec::new();
+            let (mut keep, mut memory) = (Vec::new(), KeptRows::default());
             let form = AudioForm::new(self.encoders.speech().spec(), self.config.audio.eval_max_seconds);
             let groups = self.split.utterances_by_length(self.config.encoders.speech.batch_size as usize);
             let what = format!("encoding {} speech", self.split.name);
@@ -132,7 +134,8 @@ impl<'a> EvalSet<'a> {
                 let indices: Vec<usize> = group.iter().map(|(index, _)| *index).collect();
                 embed(&indices, &states);
                 if self.config.encoders.speech.cache {
-                    keep.push((indices, states));
+                    let frames = states.frames.to_device(Device::Cpu);
+                    keep.push((indices, SpeechStates { hidden: memory.keep(&states.hidden), frames }));
                 }
                 Ok(())
             })?;

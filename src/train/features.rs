@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::{Config, OnError};
 use crate::data::{AudioForm, Batch, Clip, DataError, GroupReader, Picture, Split};
-use crate::encoders::{Encoders, ImageStates, Pixels, SpeechStates, Waveforms};
+use crate::encoders::{Encoders, ImageStates, KeptRows, Pixels, SpeechStates, Waveforms};
 use crate::error::Error;
 use crate::model::Features;
 use crate::signals::Signals;
@@ -127,6 +127,7 @@ impl<'a> FeatureSource<'a> {
 
     fn cache_speech(&mut self, reader: &GroupReader, split: &Arc<Split>, rows: i64, seconds: f64) -> Result<(), Error> {
         let form = AudioForm::new(self.encoders.speech().spec(), seconds);
+        let mut kept = KeptRows::default();
         let mut cached: Vec<Option<Tensor>> = split.utterances.iter().map(|_| None).collect();
         let read = {
             let split = split.clone();
@@ -145,7 +146,7 @@ impl<'a> FeatureSource<'a> {
             let waves: Vec<&[f32]> = group.iter().map(|(_, audio)| audio.samples.as_slice()).collect();
             let states = self.encoders.encode_speech(&Waveforms::pad(&waves))?;
             for (row, (index, _)) in group.iter().enumerate() {
-                cached[*index] = Some(states.row(row as i64));
+                cached[*index] = Some(kept.keep(&states.row(row as i64)));
             }
             Ok(())
         })?;

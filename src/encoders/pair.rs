@@ -103,7 +103,6 @@ fn chunks_of(rows: i64, size: i64) -> impl Iterator<Item = (i64, i64)> {
 
 impl SpeechStates {
     /// Row `row` alone, without padding: [L, t, D].
-    #[must_use]
     pub fn row(&self, row: i64) -> Tensor {
         let frames = self.frames.int64_value(&[row]);
         self.hidden.select(1, row).narrow(1, 0, frames)

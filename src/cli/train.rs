@@ -45,9 +45,11 @@ const EXAMPLES: &str = "Examples:
   cmd train --resume latest";
 
 /// Keys that a resumed run may change: they do not decide what is computed.
-const FREE_ON_RESUME: [&str; 9] = [
+const FREE_ON_RESUME: [&str; 11] = [
     "data.path",
     "data.root",
+    "data.images",
+    "data.karpathy",
     "data.workers",
     "data.prefetch",
     "encoders.speech.path",

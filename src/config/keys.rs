@@ -16,14 +16,36 @@ const fn unset(name: &'static str, about: &'static str, example: &'static str) -
 }
 
 /// Keys whose values are paths.
-pub(super) const PATHS: [&str; 4] = ["data.path", "data.root", "encoders.speech.path", "encoders.image.path"];
+pub(super) const PATHS: [&str; 6] =
+    ["data.path", "data.root", "data.images", "data.karpathy", "encoders.speech.path", "encoders.image.path"];
 
 /// All keys, in the order in which they are shown.
 pub(super) const KEYS: &[Key] = &[
-    key("data.kind", "Form of the data set: \"manifest\" (JSON Lines, one image a line)."),
-    unset("data.name", "Name of the data set in results; by default the name of the manifest's folder.", "\"demo\""),
-    unset("data.path", "The manifest; required. Paths in this file are relative to this file.", "\"manifest.jsonl\""),
-    unset("data.root", "Folder that the manifest's paths start from; by default the manifest's own.", "\".\""),
+    key(
+        "data.kind",
+        "Form of the data set: \"flickr8k\", \"spokencoco\" (both as downloaded) or \"manifest\" (JSON Lines, one image a line).",
+    ),
+    unset(
+        "data.name",
+        "Name of the data set in results; by default its kind, or the name of the manifest's folder.",
+        "\"demo\"",
+    ),
+    unset(
+        "data.path",
+        "The manifest; required for that kind. Paths in this file are relative to this file.",
+        "\"manifest.jsonl\"",
+    ),
+    unset(
+        "data.root",
+        "Folder of the data set, required but for a manifest; there it is where paths start from, by default the manifest's own.",
+        "\".\"",
+    ),
+    unset("data.images", "Folder of the images, if they are not in data.root under a usual name.", "\"coco\""),
+    unset(
+        "data.karpathy",
+        "The Karpathy split of COCO (dataset_coco.json), if it is not in data.root.",
+        "\"dataset_coco.json\"",
+    ),
     unset(
         "data.on_error",
         "A file that cannot be read: \"skip\" (count and name it, go on) or \"fail\". By default training skips, evaluation fails.",
@@ -35,6 +57,10 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "audio.eval_max_seconds",
         "Evaluation uses whole utterances; longer ones are cut to this with a warning, to bound memory.",
+    ),
+    key(
+        "audio.min_seconds",
+        "Shorter utterances are named by `cmd data check`; training and evaluation use them all the same.",
     ),
     unset(
         "encoders.speech.path",

@@ -1,6 +1,6 @@
 //! From a file and overrides to a checked [`Config`].
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use toml::{Table, Value};
@@ -156,6 +156,7 @@ impl Config {
         within("data.prefetch", self.data.prefetch, 1, 1024)?;
         above_zero("audio.max_seconds", self.audio.max_seconds)?;
         above_zero("audio.eval_max_seconds", self.audio.eval_max_seconds)?;
+        not_negative("audio.min_seconds", self.audio.min_seconds)?;
         within("encoders.speech.batch_size", self.encoders.speech.batch_size, 1, 1 << 16)?;
         within("encoders.image.batch_size", self.encoders.image.batch_size, 1, 1 << 16)?;
         positive("speech.heads", self.speech.heads)?;
@@ -180,8 +181,12 @@ impl Config {
     }
 
     fn check_required(&self, needs: Needs) -> Result<(), (&'static str, String)> {
-        let DataKind::Manifest = self.data.kind;
-        required("data.path", self.data.path.as_ref(), "the manifest")?;
+        match self.data.kind {
+            DataKind::Manifest => required("data.path", self.data.path.as_ref(), "the manifest")?,
+            DataKind::Flickr8k | DataKind::SpokenCoco => {
+                required("data.root", self.data.root.as_ref(), "the folder of the data set")?;
+            }
+        }
         if needs == Needs::Data {
             return Ok(());
         }
@@ -262,8 +267,23 @@ fn absolute(value: &mut Value, folder: &Path) {
     if let Value::String(path) = value
         && let Ok(full) = std::path::absolute(folder.join(&*path))
     {
-        *path = full.to_string_lossy().into_owned();
+        *path = without_dots(full).to_string_lossy().into_owned();
     }
+}
+
+/// `path` without `..`, unless a link on the way makes that another file.
+fn without_dots(path: PathBuf) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    let is_same = path.canonicalize().ok() == plain.canonicalize().ok();
+    if is_same { plain } else { path }
 }
 
 #[cfg(test)]

@@ -49,6 +49,10 @@ pub struct Config {
 pub enum DataKind {
     /// JSON Lines, one image a line.
     Manifest,
+    /// Flickr8k Audio Captions as downloaded.
+    Flickr8k,
+    /// SpokenCOCO with the Karpathy split.
+    SpokenCoco,
 }
 
 /// What a file that cannot be read means.
@@ -71,8 +75,12 @@ pub struct DataConfig {
     pub name: Option<String>,
     /// The manifest.
     pub path: Option<PathBuf>,
-    /// Folder that the manifest's paths start from.
+    /// Folder of the data set; for a manifest, where its paths start from.
     pub root: Option<PathBuf>,
+    /// Folder of the images, if they are elsewhere.
+    pub images: Option<PathBuf>,
+    /// The Karpathy split of COCO, if it is elsewhere.
+    pub karpathy: Option<PathBuf>,
     /// What an unreadable file means; none: training skips, evaluation fails.
     pub on_error: Option<OnError>,
     /// Threads that read and decode; 0 is one a core.
@@ -83,7 +91,17 @@ pub struct DataConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { kind: DataKind::Manifest, name: None, path: None, root: None, on_error: None, workers: 0, prefetch: 8 }
+        Self {
+            kind: DataKind::Manifest,
+            name: None,
+            path: None,
+            root: None,
+            images: None,
+            karpathy: None,
+            on_error: None,
+            workers: 0,
+            prefetch: 8,
+        }
     }
 }
 
@@ -95,11 +113,13 @@ pub struct AudioConfig {
     pub max_seconds: f64,
     /// Longest utterance of evaluation, in seconds.
     pub eval_max_seconds: f64,
+    /// Shorter utterances are named by `cmd data check`, in seconds.
+    pub min_seconds: f64,
 }
 
 impl Default for AudioConfig {
     fn default() -> Self {
-        Self { max_seconds: 6.4, eval_max_seconds: 60.0 }
+        Self { max_seconds: 6.4, eval_max_seconds: 60.0, min_seconds: 0.1 }
     }
 }
 

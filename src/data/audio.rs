@@ -1,10 +1,16 @@
-//! Audio files as mono samples.
+//! Audio files as mono samples at the rate of the speech encoder.
 
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
-use hound::{SampleFormat, WavReader};
+use super::compressed::Damage;
+use super::{DataError, compressed, resample, wav};
 
-use super::DataError;
+/// Bytes of the largest file that is read.
+const MAX_BYTES: u64 = 1 << 30;
+/// Sample rates that are believed.
+const RATES: std::ops::RangeInclusive<u32> = 1_000..=768_000;
 
 /// Part of an utterance that is used.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,44 +35,30 @@ pub struct Audio {
     pub whole: usize,
 }
 
+/// A whole file, decoded and mixed down, at its own rate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recording {
+    /// Mono samples in [-1, 1].
+    pub samples: Vec<f32>,
+    /// Samples a second.
+    pub rate: u32,
+    /// What its header says wrongly, if anything.
+    pub wrong_header: Option<String>,
+}
+
 impl Audio {
-    /// Reads a WAV file (8, 16, 24 or 32 bits, or float; any number of channels, mixed down) at `sample_rate`, takes `clip` of it
-    /// and pads it with zeros to `min_samples`.
+    /// Reads a file as [`Recording::read`] does, resamples it to `sample_rate`, takes `clip` of it and pads it with zeros to
+    /// `min_samples`.
     ///
     /// # Errors
-    /// When the file cannot be read, is empty, holds NaN or infinite samples or has another sample rate.
+    /// See [`Recording::read`].
     pub fn read(path: &Path, sample_rate: u32, min_samples: usize, clip: Clip) -> Result<Self, DataError> {
-        let bad = |why: String| DataError::Sample { path: path.to_owned(), why };
-        let mut reader = WavReader::open(path).map_err(|error| match error {
-            hound::Error::IoError(error) => bad(error.to_string()),
-            error => bad(format!("not a readable WAV file ({error})")),
-        })?;
-        let spec = reader.spec();
-        if spec.sample_rate != sample_rate {
-            return Err(bad(format!(
-                "sample rate {} Hz where the speech encoder needs {sample_rate} Hz; convert the file",
-                spec.sample_rate
-            )));
+        let recording = Recording::read(path)?;
+        if let Some(what) = &recording.wrong_header {
+            tracing::debug!("{}: {what}; read to its real end", path.display());
         }
-        let channels = usize::from(spec.channels.max(1));
-        let interleaved = match spec.sample_format {
-            SampleFormat::Float => collect(reader.samples::<f32>(), |sample| sample),
-            SampleFormat::Int => {
-                let scale = 1.0 / (1u64 << (spec.bits_per_sample - 1)) as f32;
-                collect(reader.samples::<i32>(), |sample| sample as f32 * scale)
-            }
-        };
-        let interleaved = interleaved.map_err(|error| bad(format!("broken samples ({error})")))?;
-        let mut samples: Vec<f32> = match channels {
-            1 => interleaved,
-            _ => interleaved.chunks_exact(channels).map(|frame| frame.iter().sum::<f32>() / channels as f32).collect(),
-        };
-        if samples.is_empty() {
-            return Err(bad("no samples".to_owned()));
-        }
-        if !samples.iter().all(|sample| sample.is_finite()) {
-            return Err(bad("NaN or infinite samples".to_owned()));
-        }
+        let mut samples = resample::resample(recording.samples, recording.rate, sample_rate)
+            .map_err(|why| DataError::Sample { path: path.to_owned(), why })?;
         let whole = samples.len();
         match clip {
             Clip::Start(most) => samples.truncate(most),
@@ -84,24 +76,116 @@ impl Audio {
     }
 }
 
-/// All samples, up to the real end of a file whose header promises more.
-fn collect<S, I>(samples: I, convert: impl Fn(S) -> f32) -> hound::Result<Vec<f32>>
-where
-    I: Iterator<Item = hound::Result<S>>,
-{
-    let mut collected = Vec::new();
-    for sample in samples {
-        match sample {
-            Ok(sample) => collected.push(convert(sample)),
-            Err(hound::Error::IoError(_)) if !collected.is_empty() => break,
-            Err(error) => return Err(error),
+/// What the header of a file says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Header {
+    /// Samples a second.
+    pub rate: u32,
+    /// Length, where the header tells.
+    pub seconds: Option<f64>,
+    /// What it says wrongly, if anything.
+    pub wrong_header: Option<String>,
+}
+
+/// Kinds of file, by their first bytes.
+enum Kind {
+    Wav,
+    Compressed(Damage),
+}
+
+impl Kind {
+    fn of(start: &[u8]) -> Result<Self, String> {
+        match start {
+            [] => Err("an empty file".to_owned()),
+            [b'R', b'I', b'F', b'F', ..] | [b'R', b'F', b'6', b'4', ..] => Ok(Self::Wav),
+            [b'f', b'L', b'a', b'C', ..] | [b'O', b'g', b'g', b'S', ..] => Ok(Self::Compressed(Damage::Refuse)),
+            // The first frames of a cut MP3 stream lean on bytes that are gone.
+            [b'I', b'D', b'3', ..] => Ok(Self::Compressed(Damage::PassOver)),
+            [0xff, second, ..] if second & 0xe0 == 0xe0 => Ok(Self::Compressed(Damage::PassOver)),
+            _ => Err("neither WAV nor FLAC, OGG or MP3".to_owned()),
         }
     }
-    Ok(collected)
+}
+
+impl Recording {
+    /// Reads a WAV (8 to 32 bits, float, A-law, mu-law), FLAC, OGG Vorbis or MP3 file; the kind is seen from its content. Channels
+    /// are averaged.
+    ///
+    /// # Errors
+    /// When the file cannot be read or decoded, is empty or larger than 1 GiB, or holds NaN or infinite samples.
+    pub fn read(path: &Path) -> Result<Self, DataError> {
+        let bad = |why: String| DataError::Sample { path: path.to_owned(), why };
+        let size = std::fs::metadata(path).map_err(|error| bad(error.to_string()))?.len();
+        if size > MAX_BYTES {
+            return Err(bad(format!("{size} bytes; files of more than {MAX_BYTES} are not read")));
+        }
+        let bytes = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
+        let recording = Kind::of(&bytes).and_then(|kind| match kind {
+            Kind::Wav => wav::decode(bytes),
+            Kind::Compressed(damage) => compressed::decode(Cursor::new(bytes), damage),
+        });
+        let recording = recording.map_err(|why| bad(unreadable(&why)))?;
+        if recording.samples.is_empty() {
+            return Err(bad("no samples".to_owned()));
+        }
+        if !recording.samples.iter().all(|sample| sample.is_finite()) {
+            return Err(bad("NaN or infinite samples".to_owned()));
+        }
+        check_rate(recording.rate).map_err(bad)?;
+        Ok(recording)
+    }
+
+    /// Length in seconds.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.samples.len() as f64 / f64::from(self.rate)
+    }
+}
+
+impl Header {
+    /// Reads the header of a file of the kinds of [`Recording::read`].
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(path: &Path) -> Result<Self, DataError> {
+        let bad = |why: String| DataError::Sample { path: path.to_owned(), why };
+        let mut file = File::open(path).map_err(|error| bad(error.to_string()))?;
+        let mut start = Vec::new();
+        file.by_ref().take(4).read_to_end(&mut start).map_err(|error| bad(error.to_string()))?;
+        file.rewind().map_err(|error| bad(error.to_string()))?;
+        let header = Kind::of(&start).and_then(|kind| match kind {
+            Kind::Wav => wav::header(BufReader::with_capacity(256, file)),
+            Kind::Compressed(_) => compressed::header(file),
+        });
+        let header = header.map_err(|why| bad(unreadable(&why)))?;
+        if header.seconds == Some(0.0) {
+            return Err(bad("no samples".to_owned()));
+        }
+        check_rate(header.rate).map_err(bad)?;
+        Ok(header)
+    }
+}
+
+fn unreadable(why: &str) -> String {
+    format!("not readable audio ({why})")
+}
+
+fn check_rate(rate: u32) -> Result<(), String> {
+    if RATES.contains(&rate) { Ok(()) } else { Err(format!("a sample rate of {rate} Hz")) }
+}
+
+/// The mean over channels of interleaved samples.
+pub(super) fn mix_down(interleaved: Vec<f32>, channels: usize) -> Vec<f32> {
+    match channels {
+        0 | 1 => interleaved,
+        _ => interleaved.chunks_exact(channels).map(|frame| frame.iter().sum::<f32>() / channels as f32).collect(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use hound::SampleFormat;
+
     use super::*;
 
     fn write<S: hound::Sample + Copy>(
@@ -158,17 +242,31 @@ mod tests {
         assert!(message(Path::new("/no/such.wav")).contains("/no/such.wav: No such file"));
         let text = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(text.path(), "hello").expect("written");
-        assert!(message(text.path()).contains("not a readable WAV"), "{}", message(text.path()));
-        let path = write(16, SampleFormat::Int, 1, &[1i16]);
-        let other_rate = Audio::read(&path, 8_000, 1, ALL).expect_err("an error").to_string();
-        assert!(other_rate.contains("sample rate 16000 Hz"));
+        assert!(message(text.path()).contains("neither WAV nor FLAC"), "{}", message(text.path()));
+        std::fs::write(text.path(), "").expect("written");
+        assert!(message(text.path()).contains("an empty file"));
+        std::fs::write(text.path(), b"RIFF\x04\0\0\0WAVE").expect("written");
+        assert!(message(text.path()).contains("no samples in it"), "{}", message(text.path()));
     }
 
     #[test]
-    fn a_header_that_promises_too_much_is_read_to_the_real_end() {
-        let path = write(16, SampleFormat::Int, 1, &[1000i16; 500]);
-        let bytes = std::fs::read(&path).expect("bytes");
-        std::fs::write(&path, &bytes[..bytes.len() - 600]).expect("cut");
-        assert_eq!(Audio::read(&path, 16_000, 1, ALL).expect("audio").whole, 200);
+    fn a_wrong_length_in_the_header_is_no_matter() {
+        let samples: Vec<i16> = (0..500).map(|n| 7 * n).collect();
+        let path = write(16, SampleFormat::Int, 1, &samples);
+        let good = std::fs::read(&path).expect("bytes");
+        let whole = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).expect("written");
+            let recording = Recording::read(&path).expect("audio");
+            (recording.samples.len(), recording.wrong_header.is_some())
+        };
+        let stated = |length: u32| [&good[..40], &length.to_le_bytes(), &good[44..]].concat();
+        assert_eq!(whole(&good), (500, false));
+        assert_eq!(whole(&good[..good.len() - 600]), (200, true));
+        assert_eq!(whole(&good[..good.len() - 601]), (199, true));
+        for length in [0, 200, 999, 100_000, u32::MAX] {
+            assert_eq!(whole(&stated(length)), (500, true), "{length}");
+        }
+        let chunk_after = [&good[..], b"LIST\x04\0\0\0INFO"].concat();
+        assert_eq!(whole(&chunk_after), (500, false));
     }
 }

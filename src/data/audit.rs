@@ -1,69 +1,253 @@
 //! What `cmd data check` finds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Dataset;
+use super::audio::Header;
+use super::{Dataset, Picture, Prefetch, Recording};
+use crate::config::{AudioConfig, DataConfig};
+use crate::error::Error;
+use crate::signals::Signals;
+use crate::telemetry::Progress;
+
+/// Files that a thread takes at once.
+const GROUP: usize = 32;
 
 /// Counts of one split.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SplitCounts {
     /// Images.
     pub images: usize,
     /// Utterances.
     pub utterances: usize,
-    /// Images that nobody speaks of.
-    pub images_without_captions: usize,
+    /// Hours of speech.
+    pub hours: f64,
 }
 
-/// A data set's counts and missing files.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A file and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct BadFile {
+    /// The file.
+    pub file: PathBuf,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// A data set's counts, and everything about it that is not as it should be.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Audit {
     /// Name of the data set.
     pub dataset: String,
+    /// Whether every file was decoded, rather than its header read.
+    pub decoded: bool,
     /// By the name of the split.
     pub splits: BTreeMap<String, SplitCounts>,
+    /// Hours of speech.
+    pub hours: f64,
+    /// Audio files by their samples a second.
+    pub sample_rates: BTreeMap<u32, usize>,
     /// Files that are not there.
-    pub missing: BTreeSet<PathBuf>,
+    pub missing: Vec<PathBuf>,
+    /// Files that cannot be read.
+    pub unreadable: Vec<BadFile>,
+    /// Audio files that stand in the index more than once, and images that stand in more than one split.
+    pub duplicated: Vec<PathBuf>,
+    /// Captions whose image is in no split.
+    pub captions_without_image: Vec<String>,
+    /// Images that nobody speaks of.
+    pub images_without_captions: Vec<PathBuf>,
+    /// Utterances shorter than `audio.min_seconds`.
+    pub too_short: Vec<BadFile>,
+    /// Utterances longer than `audio.eval_max_seconds`, which evaluation cuts.
+    pub too_long: Vec<BadFile>,
+    /// Audio whose header states a wrong length; it is read to its real end.
+    pub wrong_header: Vec<BadFile>,
+}
+
+/// What was found of one file.
+enum Found {
+    Missing,
+    Unreadable(String),
+    Image,
+    Audio(Header),
 }
 
 impl Audit {
-    /// Audits `dataset`.
-    #[must_use]
-    pub fn new(dataset: &Dataset) -> Self {
+    /// Audits `dataset`: the header of every file, or with `decode` all of it, on all cores.
+    ///
+    /// # Errors
+    /// When a signal comes.
+    pub fn new(
+        dataset: &Dataset,
+        (data, audio): (&DataConfig, &AudioConfig),
+        decode: bool,
+        signals: &Signals,
+    ) -> Result<Self, Error> {
+        let mut audit = Self { dataset: dataset.name.clone(), decoded: decode, ..Self::default() };
+        audit.count(dataset);
+
+        let images = dataset.images.iter().map(|image| (image.path.clone(), None));
+        let utterances = dataset.utterances.iter().map(|utterance| (utterance.audio.clone(), Some(utterance.image)));
+        // A file that stands in the index several times is read once.
+        let mut known: HashMap<Arc<Path>, bool> = HashMap::new();
+        let mut files: Vec<(Arc<Path>, Option<usize>)> = Vec::new();
+        for (path, of) in images.chain(utterances) {
+            match known.get_mut(&path) {
+                None => {
+                    known.insert(path.clone(), false);
+                    files.push((path, of));
+                }
+                Some(named) if !*named => {
+                    *named = true;
+                    audit.duplicated.push(path.to_path_buf());
+                }
+                Some(_) => {}
+            }
+        }
+
+        let files: Arc<[(Arc<Path>, Option<usize>)]> = files.into();
+        let groups = files.len().div_ceil(GROUP) as u64;
+        let group = move |files: &[(Arc<Path>, Option<usize>)], number: u64| {
+            let start = number as usize * GROUP;
+            start..(start + GROUP).min(files.len())
+        };
+        let (work, workers) = (files.clone(), data.workers as usize);
+        let results = Prefetch::new(0..groups, workers, data.prefetch as usize, move |number| -> Vec<Found> {
+            work[group(&work, number)].iter().map(|(path, of)| inspect(path, of.is_some(), decode)).collect()
+        });
+        let mut progress = Progress::new("reading", "files", 0, files.len() as u64);
+        for (number, found) in results.enumerate() {
+            signals.check()?;
+            progress.advance(found.len() as u64, String::new);
+            for ((path, of), found) in files[group(&files, number as u64)].iter().zip(found) {
+                let split = of.map(|image| &*dataset.images[image].split);
+                audit.note(path, split, found, audio);
+            }
+        }
+        audit.sort();
+        Ok(audit)
+    }
+
+    fn count(&mut self, dataset: &Dataset) {
         let mut captions = vec![0usize; dataset.images.len()];
         for utterance in &dataset.utterances {
             captions[utterance.image] += 1;
         }
-        let mut splits: BTreeMap<String, SplitCounts> = BTreeMap::new();
         for (image, captions) in dataset.images.iter().zip(captions) {
-            let counts = splits.entry(image.split.clone()).or_default();
+            let counts = self.splits.entry(image.split.to_string()).or_default();
             counts.images += 1;
             counts.utterances += captions;
-            counts.images_without_captions += usize::from(captions == 0);
+            if captions == 0 {
+                self.images_without_captions.push(image.path.to_path_buf());
+            }
         }
-        let files = dataset.images.iter().map(|image| &image.path);
-        let files = files.chain(dataset.utterances.iter().map(|utterance| &utterance.audio));
-        let missing = files.filter(|file| !file.is_file()).cloned().collect();
-        Self { dataset: dataset.name.clone(), splits, missing }
+        self.captions_without_image.clone_from(&dataset.left_out);
     }
+
+    fn note(&mut self, path: &Path, split: Option<&str>, found: Found, limits: &AudioConfig) {
+        let file = path.to_owned();
+        match found {
+            Found::Missing => self.missing.push(file),
+            Found::Unreadable(why) => self.unreadable.push(BadFile { file, why }),
+            Found::Image => {}
+            Found::Audio(Header { rate, seconds, wrong_header }) => {
+                *self.sample_rates.entry(rate).or_default() += 1;
+                if let Some(why) = wrong_header {
+                    self.wrong_header.push(BadFile { file: file.clone(), why });
+                }
+                let Some(seconds) = seconds else { return };
+                self.hours += seconds / 3600.0;
+                if let Some(counts) = split.and_then(|split| self.splits.get_mut(split)) {
+                    counts.hours += seconds / 3600.0;
+                }
+                let why = format!("{seconds:.3} s");
+                if seconds < limits.min_seconds {
+                    self.too_short.push(BadFile { file, why });
+                } else if seconds > limits.eval_max_seconds {
+                    self.too_long.push(BadFile { file, why });
+                }
+            }
+        }
+    }
+
+    fn sort(&mut self) {
+        for files in [&mut self.missing, &mut self.duplicated, &mut self.images_without_captions] {
+            files.sort();
+        }
+        for files in [&mut self.unreadable, &mut self.too_short, &mut self.too_long, &mut self.wrong_header] {
+            files.sort();
+        }
+    }
+
+    /// Whether nothing was found.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.findings().iter().all(|(_, files)| files.is_empty())
+    }
+
+    /// Each kind of finding with its lines.
+    fn findings(&self) -> [(&'static str, Vec<String>); 8] {
+        let paths = |files: &[PathBuf]| files.iter().map(|file| file.display().to_string()).collect();
+        let reasons =
+            |files: &[BadFile]| files.iter().map(|file| format!("{}: {}", file.file.display(), file.why)).collect();
+        [
+            ("missing", paths(&self.missing)),
+            ("unreadable", reasons(&self.unreadable)),
+            ("duplicated", paths(&self.duplicated)),
+            ("caption without image", self.captions_without_image.clone()),
+            ("image without captions", paths(&self.images_without_captions)),
+            ("too short", reasons(&self.too_short)),
+            ("too long", reasons(&self.too_long)),
+            ("wrong header", reasons(&self.wrong_header)),
+        ]
+    }
+}
+
+fn inspect(path: &Path, is_audio: bool, decode: bool) -> Found {
+    if !path.exists() {
+        return Found::Missing;
+    }
+    let found = match (is_audio, decode) {
+        (false, _) => Picture::check(path, decode).map(|()| Found::Image),
+        (true, false) => Header::read(path).map(Found::Audio),
+        (true, true) => Recording::read(path).map(|recording| {
+            let seconds = Some(recording.seconds());
+            Found::Audio(Header { rate: recording.rate, seconds, wrong_header: recording.wrong_header })
+        }),
+    };
+    found.unwrap_or_else(|error| Found::Unreadable(error.why()))
 }
 
 impl fmt::Display for Audit {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
         for (split, counts) in &self.splits {
-            write!(out, "{} {split}: {} images, {} utterances", self.dataset, counts.images, counts.utterances)?;
-            if counts.images_without_captions > 0 {
-                write!(out, ", {} images without captions", counts.images_without_captions)?;
+            let SplitCounts { images, utterances, hours } = counts;
+            writeln!(out, "{} {split}: {images} images, {utterances} utterances, {hours:.1} h", self.dataset)?;
+        }
+        for (rate, files) in &self.sample_rates {
+            writeln!(out, "{rate} Hz: {files} audio files")?;
+        }
+        let findings = self.findings();
+        for (what, lines) in &findings {
+            for line in lines {
+                writeln!(out, "{what}: {line}")?;
             }
-            writeln!(out)?;
         }
-        for file in &self.missing {
-            writeln!(out, "missing: {}", file.display())?;
+        let counts: Vec<String> = findings
+            .iter()
+            .filter(|(_, lines)| !lines.is_empty())
+            .map(|(what, lines)| format!("{} {what}", lines.len()))
+            .collect();
+        let how =
+            if self.decoded { "every file decoded" } else { "every header read; --decode reads all of every file" };
+        if counts.is_empty() {
+            writeln!(out, "nothing is wrong ({how})")
+        } else {
+            writeln!(out, "{} ({how})", counts.join(", "))
         }
-        writeln!(out, "{} files missing", self.missing.len())
     }
 }

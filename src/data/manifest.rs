@@ -2,69 +2,81 @@
 //! `{"image": "a.jpg", "split": "train", "captions": [{"audio": "a_0.wav", "text": "...", "speaker": "..."}]}`,
 //! with an optional `"family"`. Paths are relative to the data set's root.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::{DataError, Dataset, Image, Utterance};
+use super::dataset::Builder;
+use super::text::read_text;
+use super::{DataError, Dataset};
 
-#[derive(Deserialize)]
-struct Line {
-    image: String,
-    split: String,
-    family: Option<String>,
-    #[serde(default)]
-    captions: Vec<Caption>,
+#[derive(Deserialize, Serialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    image: Cow<'a, str>,
+    #[serde(borrow)]
+    split: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    family: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    captions: Vec<Caption<'a>>,
 }
 
-#[derive(Deserialize)]
-struct Caption {
-    audio: String,
-    text: Option<String>,
-    speaker: Option<String>,
+#[derive(Deserialize, Serialize)]
+struct Caption<'a> {
+    #[serde(borrow)]
+    audio: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    text: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    speaker: Option<Cow<'a, str>>,
 }
 
 /// Reads the manifest `index`, whose paths start from `root`. An image that stands in several lines of a split is one image.
-pub(super) fn read(index: &Path, root: &Path, name: String) -> Result<Dataset, DataError> {
-    let bytes = std::fs::read(index).map_err(|error| DataError::Unreadable {
-        path: index.to_owned(),
-        why: format!("{error}: data.path must name a manifest (JSON Lines)"),
-    })?;
-    let at = |line, why| DataError::Index { path: index.to_owned(), line, why };
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
-        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-        at(line, "not UTF-8 text; a manifest is JSON Lines".to_owned())
-    })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-
-    let mut dataset = Dataset {
-        name,
-        index: index.to_owned(),
-        fingerprint: blake3::hash(&bytes).to_hex().to_string(),
-        images: Vec::new(),
-        utterances: Vec::new(),
-    };
-    let mut known: HashMap<(String, String), usize> = HashMap::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+pub(super) fn read(index: &Path, root: &Path) -> Result<Dataset, DataError> {
+    let text = read_text(index, "data.path must name a manifest (JSON Lines)")?;
+    let mut builder = Builder::default();
+    builder.fingerprint(text.bytes());
+    for (number, line) in text.lines() {
         let line: Line = serde_json::from_str(line).map_err(|error| {
-            at(
-                number + 1,
-                format!("{error}; a line is {{\"image\": ..., \"split\": ..., \"captions\": [{{\"audio\": ...}}]}}"),
-            )
+            let form = "a line is {\"image\": ..., \"split\": ..., \"captions\": [{\"audio\": ...}]}";
+            text.error(number, format!("{error}; {form}"))
         })?;
-        let image = *known.entry((line.split.clone(), line.image.clone())).or_insert_with(|| {
-            dataset.images.push(Image { path: root.join(&line.image), split: line.split, family: line.family });
-            dataset.images.len() - 1
-        });
-        dataset.utterances.extend(line.captions.into_iter().map(|caption| Utterance {
-            audio: root.join(caption.audio),
-            image,
-            text: caption.text,
-            speaker: caption.speaker,
-        }));
+        let image = builder.image(&line.split, &line.image, root, line.family.as_deref());
+        for caption in &line.captions {
+            builder.utterance(image, root.join(&*caption.audio), caption.text.as_deref(), caption.speaker.as_deref());
+        }
     }
-    Ok(dataset)
+    Ok(builder.finish(index))
+}
+
+/// Writes `dataset` as a manifest whose paths start from `root` where they lie below it, and are absolute elsewhere.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_manifest(dataset: &Dataset, root: &Path, mut out: impl std::io::Write) -> std::io::Result<()> {
+    let relative = |path: &'_ Path| path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned();
+    let mut utterances = dataset.utterances.iter().peekable();
+    for (index, image) in dataset.images.iter().enumerate() {
+        let mut captions = Vec::new();
+        while let Some(utterance) = utterances.next_if(|utterance| utterance.image == index) {
+            captions.push(Caption {
+                audio: relative(&utterance.audio).into(),
+                text: utterance.text.as_deref().map(Cow::Borrowed),
+                speaker: utterance.speaker.as_deref().map(Cow::Borrowed),
+            });
+        }
+        let line = Line {
+            image: relative(&image.path).into(),
+            split: Cow::Borrowed(&image.split),
+            family: image.family.as_deref().map(Cow::Borrowed),
+            captions,
+        };
+        serde_json::to_writer(&mut out, &line)?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()
 }
 
 #[cfg(test)]
@@ -75,7 +87,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("manifest.jsonl");
         std::fs::write(&path, text).expect("written");
-        read(&path, Path::new("/root"), "name".to_owned())
+        read(&path, Path::new("/root"))
     }
 
     #[test]
@@ -86,9 +98,13 @@ mod tests {
                     {\"image\":\"d.png\",\"split\":\"test\"}\n";
         let dataset = manifest(text.as_bytes()).expect("a data set");
         assert_eq!((dataset.images.len(), dataset.utterances.len()), (3, 4));
-        assert_eq!(dataset.images[0].path, Path::new("/root/a b.png"));
+        assert_eq!(&*dataset.images[0].path, Path::new("/root/a b.png"));
         assert_eq!(dataset.utterances[0].text.as_deref(), Some("hé"));
         assert_eq!(dataset.split("train").expect("train").utterances.len(), 3);
+        let mut again = Vec::new();
+        write_manifest(&dataset, Path::new("/root"), &mut again).expect("written");
+        let same = manifest(&again).expect("the written form");
+        assert_eq!((same.images, same.utterances), (dataset.images.clone(), dataset.utterances.clone()));
         let val = dataset.split("dev").expect("val under its other name");
         assert_eq!((val.name.as_str(), val.utterances[0].image), ("val", 0));
         assert!(dataset.split("test").expect_err("no captions").to_string().contains("no captions"));

@@ -4,20 +4,30 @@ mod audio;
 mod audit;
 mod batch;
 mod bicubic;
+mod compressed;
 mod dataset;
+mod flickr8k;
 mod groups;
+mod jpeg;
+mod json_list;
 mod manifest;
 mod order;
 mod picture;
 mod prefetch;
+mod resample;
+mod spelling;
+mod spokencoco;
+mod text;
+mod wav;
 
 use std::path::PathBuf;
 
-pub use audio::{Audio, Clip};
-pub use audit::{Audit, SplitCounts};
+pub use audio::{Audio, Clip, Header, Recording};
+pub use audit::{Audit, BadFile, SplitCounts};
 pub use batch::{AudioForm, Batch, BatchPlan, TrainingBatches};
 pub use dataset::{Dataset, Image, Skipped, Split, Utterance};
 pub use groups::GroupReader;
+pub use manifest::write_manifest;
 pub use order::{Order, Position};
 pub use picture::Picture;
 pub use prefetch::Prefetch;
@@ -80,6 +90,15 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// What is wrong, without the file's name.
+    #[must_use]
+    pub fn why(&self) -> String {
+        match self {
+            Self::Unreadable { why, .. } | Self::Sample { why, .. } | Self::Index { why, .. } => why.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether the index itself is at fault, rather than a sample in it.
     #[must_use]
     pub fn is_usage(&self) -> bool {

@@ -1,16 +1,17 @@
 //! Image files as CLIP takes them: RGB, the shortest side resized with antialiased bicubic on bytes, the centre cropped
 //! (Hugging Face's form of CLIP's preprocessing; scaling and normalisation are in the frozen encoder).
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use image::{DynamicImage, ImageReader, Limits, Rgb, RgbImage};
+use image::{DynamicImage, ImageReader, Limits, Rgb, RgbImage, Rgba, RgbaImage};
 
-use super::DataError;
 use super::bicubic::{self, Crop};
+use super::{DataError, jpeg};
 
-/// Memory that decoding one image may take.
-const MAX_DECODED_BYTES: u64 = 1 << 30;
+/// Pixels of the largest image that is decoded: 512 MiB as RGB.
+const MAX_PIXELS: u64 = (512 << 20) / 3;
 
 /// An RGB image, S x S.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,14 +23,13 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Reads a JPEG or PNG file, resized and cropped to `size` x `size`.
+    /// Reads a JPEG, PNG or WebP file, resized and cropped to `size` x `size`.
     ///
     /// # Errors
     /// When the file cannot be read or decoded, or is of an absurd size.
     pub fn read(path: &Path, size: u32) -> Result<Self, DataError> {
         let bad = |why: String| DataError::Sample { path: path.to_owned(), why };
-        let file = std::fs::File::open(path).map_err(|error| bad(error.to_string()))?;
-        let rgb = decode(BufReader::new(file)).map_err(bad)?;
+        let rgb = open(path).and_then(decode).map_err(bad)?;
         let square = resize_and_crop(&rgb, size).map_err(bad)?;
         let mut planes = vec![0; 3 * (size * size) as usize];
         for (channel, plane) in planes.chunks_exact_mut((size * size) as usize).enumerate() {
@@ -38,6 +38,15 @@ impl Picture {
             }
         }
         Ok(Self { size, planes })
+    }
+
+    /// Whether a file can be read, by its header or, with `decoded`, by its pixels.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check(path: &Path, decoded: bool) -> Result<(), DataError> {
+        let checked = open(path).and_then(|file| if decoded { decode(file).map(|_| ()) } else { check_header(file) });
+        checked.map_err(|why| DataError::Sample { path: path.to_owned(), why })
     }
 
     /// The picture as a PNG file.
@@ -56,20 +65,58 @@ impl Picture {
     }
 }
 
-fn decode(file: impl BufRead + std::io::Seek) -> Result<RgbImage, String> {
-    let mut reader = ImageReader::new(file).with_guessed_format().map_err(|error| error.to_string())?;
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
-    reader.limits(limits);
-    let decoded = reader.decode().map_err(|error| format!("not a readable image ({error})"))?;
-    if !decoded.color().has_alpha() {
-        return Ok(decoded.into_rgb8());
-    }
-    Ok(over_white(&decoded))
+fn open(path: &Path) -> Result<BufReader<File>, String> {
+    Ok(BufReader::new(File::open(path).map_err(|error| error.to_string())?))
 }
 
-fn over_white(image: &DynamicImage) -> RgbImage {
-    let rgba = image.to_rgba8();
+fn is_jpeg(file: &mut impl BufRead) -> Result<bool, String> {
+    let start = file.fill_buf().map_err(|error| error.to_string())?;
+    if start.is_empty() { Err("an empty file".to_owned()) } else { Ok(start.starts_with(&jpeg::MAGIC)) }
+}
+
+fn decode(mut file: BufReader<File>) -> Result<RgbImage, String> {
+    if is_jpeg(&mut file)? {
+        return jpeg::decode(file, MAX_PIXELS).map_err(|why| unreadable(&why));
+    }
+    let decoded = reader(file)?.decode().map_err(|error| unreadable(&error))?;
+    let color = decoded.color();
+    Ok(if color.bytes_per_pixel() > color.channel_count() {
+        over_white(&upper_bytes(&decoded))
+    } else if color.has_alpha() {
+        over_white(&decoded.into_rgba8())
+    } else {
+        decoded.into_rgb8()
+    })
+}
+
+/// 16 bits to 8 as Pillow does it.
+fn upper_bytes(wide: &DynamicImage) -> RgbaImage {
+    let wide = wide.to_rgba16();
+    RgbaImage::from_fn(wide.width(), wide.height(), |x, y| Rgba(wide.get_pixel(x, y).0.map(|value| (value >> 8) as u8)))
+}
+
+fn check_header(mut file: BufReader<File>) -> Result<(), String> {
+    let size = if is_jpeg(&mut file)? {
+        jpeg::dimensions(file).map_err(|why| unreadable(&why))?
+    } else {
+        reader(file)?.into_dimensions().map_err(|error| unreadable(&error))?
+    };
+    if size.0 == 0 || size.1 == 0 { Err("no pixels".to_owned()) } else { Ok(()) }
+}
+
+fn reader(file: BufReader<File>) -> Result<ImageReader<BufReader<File>>, String> {
+    let mut reader = ImageReader::new(file).with_guessed_format().map_err(|error| error.to_string())?;
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(3 * MAX_PIXELS);
+    reader.limits(limits);
+    Ok(reader)
+}
+
+fn unreadable(why: &impl std::fmt::Display) -> String {
+    format!("not a readable image ({why})")
+}
+
+fn over_white(rgba: &RgbaImage) -> RgbImage {
     let mut rgb = RgbImage::new(rgba.width(), rgba.height());
     for (to, from) in rgb.pixels_mut().zip(rgba.pixels()) {
         let [r, g, b, alpha] = from.0.map(u32::from);
@@ -129,7 +176,7 @@ mod tests {
 
     #[test]
     fn alpha_lies_over_white_and_grey_becomes_rgb() {
-        let clear = image::RgbaImage::from_pixel(4, 4, image::Rgba([9, 9, 9, 0]));
+        let clear = RgbaImage::from_pixel(4, 4, Rgba([9, 9, 9, 0]));
         let (_folder, path) = written(&clear.into(), "clear.png");
         assert_eq!(Picture::read(&path, 4).expect("a picture").planes, [255; 48]);
         let grey = image::GrayImage::from_pixel(4, 4, image::Luma([40]));

@@ -41,7 +41,7 @@ pub fn retrieval_picture(split: &Split, embeddings: &Embeddings, result: &SplitR
     let mut top = HEAD;
     for query in speech_queries {
         let utterance = &split.utterances[embeddings.utterances[query]];
-        let said = utterance.text.clone().unwrap_or_else(|| file_name(&utterance.audio));
+        let said = utterance.text.as_deref().map_or_else(|| file_name(&utterance.audio), str::to_owned);
         paragraph(&mut svg, GAP, top + GAP, &format!("“{said}”"), 34, "#111");
         for (place, row) in best(&embeddings.images, &embeddings.speech.get(query as i64)).into_iter().enumerate() {
             let left = LABEL + place as u32 * (THUMBNAIL + GAP);
@@ -57,7 +57,7 @@ pub fn retrieval_picture(split: &Split, embeddings: &Embeddings, result: &SplitR
         let found = best(&embeddings.speech, &embeddings.images.get(query as i64));
         for (place, row) in found.into_iter().enumerate() {
             let utterance = &split.utterances[embeddings.utterances[row]];
-            let said = utterance.text.clone().unwrap_or_else(|| file_name(&utterance.audio));
+            let said = utterance.text.as_deref().map_or_else(|| file_name(&utterance.audio), str::to_owned);
             let colour = if embeddings.owners[row] == query { RIGHT } else { WRONG };
             line(
                 &mut svg,

@@ -104,15 +104,17 @@ impl World {
 }
 
 pub fn write_wav(path: &Path, samples: &[f32]) {
-    let spec = hound::WavSpec {
-        channels: 1,
-        sample_rate: 16_000,
-        bits_per_sample: 16,
-        sample_format: hound::SampleFormat::Int,
-    };
+    write_wav_as(path, 16_000, 1, samples);
+}
+
+/// Writes the same samples into every channel, 16 bits.
+pub fn write_wav_as(path: &Path, sample_rate: u32, channels: u16, samples: &[f32]) {
+    let spec = hound::WavSpec { channels, sample_rate, bits_per_sample: 16, sample_format: hound::SampleFormat::Int };
     let mut writer = hound::WavWriter::create(path, spec).expect("a WAV file");
     for sample in samples {
-        writer.write_sample((sample * 32_767.0) as i16).expect("a sample");
+        for _ in 0..channels {
+            writer.write_sample((sample * 32_767.0) as i16).expect("a sample");
+        }
     }
     writer.finalize().expect("a WAV file");
 }

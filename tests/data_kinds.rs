@@ -185,6 +185,7 @@ fn everything_that_is_wrong_is_named() {
     world.fails(1, &["eval", "--split", "test"], &["test_0_1.wav: not readable audio (an empty file)"]);
     let result = json(&world.ok(&["eval", "--split", "test", "--json", "--set", "data.on_error=skip"]));
     let result = &result["results"][0];
+    assert!(result["skipped_files"][0].as_str().is_some_and(|why| why.contains("test_0_1.wav")));
     assert_eq!((&result["skipped"], &result["images"], &result["utterances"]), (&json!(1), &json!(4), &json!(13)));
 }
 
@@ -243,6 +244,11 @@ fn zero_shot_is_one_table_over_data_sets() {
         table.contains("flickr8k test") && table.contains("spokencoco test") && table.contains("data test"),
         "{table}"
     );
+
+    // A configuration without encoders takes those of the run.
+    fs::write(world.path("only-data.toml"), "[data]\nkind = 'flickr8k'\nroot = 'flickr8k'\n").expect("written");
+    let alone = json(&world.ok(&["eval", "--checkpoint", "runs/a", "--data", "only-data.toml", "--json"]));
+    assert_eq!(alone["results"][0], results["results"][0]);
 
     // Another encoder of the same shape.
     let other = format!("encoders.image.path={}", fixture("image_other.pt").display());

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::device::device;
 use super::print;
-use crate::config::{Config, EncodersConfig, Needs, Override};
+use crate::config::{Config, ConfigError, EncodersConfig, Needs, Override};
 use crate::data::Dataset;
 use crate::encoders::Encoders;
 use crate::error::Error;
@@ -26,7 +26,8 @@ pub(super) struct Args {
     /// The split to rank.
     #[arg(long, default_value = "test")]
     split: String,
-    /// Configuration of the data to rank; by default the run's own. Several give one table: zero-shot across data sets.
+    /// Configuration of the data to rank; by default the run's own. Several give one table: zero-shot across data sets. Encoders that
+    /// it does not name are the run's.
     #[arg(long, value_name = "CONFIG")]
     data: Vec<PathBuf>,
     /// Overrides a key of the configuration; relative paths start from the current folder. Repeatable.
@@ -69,8 +70,9 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
 
     let mut results = Vec::new();
     let mut loaded: Option<(EncodersConfig, Encoders)> = None;
+    let own = run.as_ref().map(|run| Config::load(&run.config(), &[], Needs::Encoders)).transpose()?;
     for (number, path) in configs.iter().enumerate() {
-        let config = Config::load(path, &overrides, Needs::Encoders)?;
+        let config = load_config(path, &overrides, own.as_ref())?;
         let split = Arc::new(Dataset::load(&config.data)?.split(&args.split)?);
         let (_, encoders) = match loaded.take() {
             Some((known, encoders)) if known == config.encoders => loaded.insert((known, encoders)),
@@ -93,6 +95,20 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     } else {
         print(&format!("{}\n", table(&results)))
     }
+}
+
+/// The configuration at `path`; encoders that it does not name are those of the run.
+fn load_config(path: &Path, overrides: &[Override], own: Option<&Config>) -> Result<Config, ConfigError> {
+    let Some(own) = own else { return Config::load(path, overrides, Needs::Encoders) };
+    let mut config = Config::load(path, overrides, Needs::Data)?;
+    for (named, own) in
+        [(&mut config.encoders.speech, &own.encoders.speech), (&mut config.encoders.image, &own.encoders.image)]
+    {
+        if named.path.is_none() {
+            named.path.clone_from(&own.path);
+        }
+    }
+    Ok(config)
 }
 
 fn find_checkpoint(args: &Args) -> Result<(Checkpoint, Option<RunDir>), Error> {

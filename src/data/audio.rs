@@ -5,7 +5,9 @@ use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 use super::compressed::Damage;
+use super::guard::guarded;
 use super::{DataError, compressed, resample, wav};
+use crate::telemetry::warn_once;
 
 /// Bytes of the largest file that is read.
 const MAX_BYTES: u64 = 1 << 30;
@@ -55,7 +57,7 @@ impl Audio {
     pub fn read(path: &Path, sample_rate: u32, min_samples: usize, clip: Clip) -> Result<Self, DataError> {
         let recording = Recording::read(path)?;
         if let Some(what) = &recording.wrong_header {
-            tracing::debug!("{}: {what}; read to its real end", path.display());
+            warn_once(format!("{}: {what}; read to its real end", path.display()));
         }
         let mut samples = resample::resample(recording.samples, recording.rate, sample_rate)
             .map_err(|why| DataError::Sample { path: path.to_owned(), why })?;
@@ -120,9 +122,11 @@ impl Recording {
             return Err(bad(format!("{size} bytes; files of more than {MAX_BYTES} are not read")));
         }
         let bytes = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
-        let recording = Kind::of(&bytes).and_then(|kind| match kind {
-            Kind::Wav => wav::decode(bytes),
-            Kind::Compressed(damage) => compressed::decode(Cursor::new(bytes), damage),
+        let recording = Kind::of(&bytes).and_then(|kind| {
+            guarded(|| match kind {
+                Kind::Wav => wav::decode(bytes),
+                Kind::Compressed(damage) => compressed::decode(Cursor::new(bytes), damage),
+            })
         });
         let recording = recording.map_err(|why| bad(unreadable(&why)))?;
         if recording.samples.is_empty() {
@@ -153,9 +157,11 @@ impl Header {
         let mut start = Vec::new();
         file.by_ref().take(4).read_to_end(&mut start).map_err(|error| bad(error.to_string()))?;
         file.rewind().map_err(|error| bad(error.to_string()))?;
-        let header = Kind::of(&start).and_then(|kind| match kind {
-            Kind::Wav => wav::header(BufReader::with_capacity(256, file)),
-            Kind::Compressed(_) => compressed::header(file),
+        let header = Kind::of(&start).and_then(|kind| {
+            guarded(|| match kind {
+                Kind::Wav => wav::header(BufReader::with_capacity(256, file)),
+                Kind::Compressed(_) => compressed::header(file),
+            })
         });
         let header = header.map_err(|why| bad(unreadable(&why)))?;
         if header.seconds == Some(0.0) {

@@ -4,7 +4,7 @@ use super::{DataError, Prefetch, Split};
 use crate::config::{DataConfig, OnError};
 use crate::error::Error;
 use crate::signals::Signals;
-use crate::telemetry::Progress;
+use crate::telemetry::{Progress, warn_once};
 
 /// How a whole split is read.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ impl GroupReader<'_> {
                     Ok(sample) => readable.push((index, sample)),
                     Err(error) if self.on_error == OnError::Fail => return Err(error.into()),
                     Err(error) => {
-                        tracing::warn!("skipped: {error}");
+                        warn_once(format!("skipped: {error}"));
                         unreadable.push((index, error));
                     }
                 }

@@ -3,53 +3,48 @@
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::RgbImage;
 use mozjpeg::{ColorSpace, Decompress};
+
+use super::guard::guarded;
 
 /// First bytes of a JPEG file.
 pub(super) const MAGIC: [u8; 3] = [0xff, 0xd8, 0xff];
 
 /// Width and height by the header.
 pub(super) fn dimensions(file: impl BufRead) -> Result<(u32, u32), String> {
-    guarded(|| Ok(size(&Decompress::new_reader(file)?)))
+    guarded(|| Ok(size(&Decompress::new_reader(file).map_err(text)?)))
 }
 
 /// Decodes a file of at most `max_pixels` to RGB.
 pub(super) fn decode(file: impl BufRead, max_pixels: u64) -> Result<RgbImage, String> {
     let cut = Cell::new(false);
     let decoded = guarded(|| {
-        let header = Decompress::new_reader(Watched { file, cut: &cut })?;
+        let header = Decompress::new_reader(Watched { file, cut: &cut }).map_err(text)?;
         let (width, height) = size(&header);
         if u64::from(width) * u64::from(height) > max_pixels {
-            return Err(io::Error::other(format!("{width} x {height} pixels, more than {max_pixels}")));
+            return Err(format!("{width} x {height} pixels, more than {max_pixels}"));
         }
         let pixels = match header.color_space() {
             ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => {
-                let mut started = header.to_colorspace(ColorSpace::JCS_CMYK)?;
-                started.read_scanlines::<[u8; 4]>()?.into_iter().flat_map(from_cmyk).collect()
+                let mut started = header.to_colorspace(ColorSpace::JCS_CMYK).map_err(text)?;
+                let inks = started.read_scanlines::<[u8; 4]>().map_err(text)?;
+                inks.into_iter().flat_map(from_cmyk).collect()
             }
-            _ => header.rgb()?.read_scanlines::<u8>()?,
+            _ => header.rgb().and_then(|mut started| started.read_scanlines::<u8>()).map_err(text)?,
         };
-        RgbImage::from_raw(width, height, pixels).ok_or_else(|| io::Error::other("rows are missing"))
+        RgbImage::from_raw(width, height, pixels).ok_or_else(|| "rows are missing".to_owned())
     })?;
     if cut.get() { Err("it is cut off".to_owned()) } else { Ok(decoded) }
 }
 
-fn size<R>(header: &Decompress<R>) -> (u32, u32) {
-    (header.width() as u32, header.height() as u32)
+fn text(error: io::Error) -> String {
+    error.to_string()
 }
 
-/// libjpeg leaves on errors by unwinding, without a panic's message.
-fn guarded<T>(work: impl FnOnce() -> io::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(unwound) => {
-            let text = unwound.downcast_ref::<String>().map_or("it is broken", String::as_str);
-            Err(text.trim_start_matches("libjpeg fatal error: ").to_owned())
-        }
-    }
+fn size<R>(header: &Decompress<R>) -> (u32, u32) {
+    (header.width() as u32, header.height() as u32)
 }
 
 /// Inverted CMYK, as JPEG files hold it, to RGB, as Pillow does.

@@ -8,6 +8,7 @@ mod compressed;
 mod dataset;
 mod flickr8k;
 mod groups;
+mod guard;
 mod jpeg;
 mod json_list;
 mod manifest;

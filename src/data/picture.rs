@@ -8,6 +8,7 @@ use std::path::Path;
 use image::{DynamicImage, ImageReader, Limits, Rgb, RgbImage, Rgba, RgbaImage};
 
 use super::bicubic::{self, Crop};
+use super::guard::guarded;
 use super::{DataError, jpeg};
 
 /// Pixels of the largest image that is decoded: 512 MiB as RGB.
@@ -78,7 +79,8 @@ fn decode(mut file: BufReader<File>) -> Result<RgbImage, String> {
     if is_jpeg(&mut file)? {
         return jpeg::decode(file, MAX_PIXELS).map_err(|why| unreadable(&why));
     }
-    let decoded = reader(file)?.decode().map_err(|error| unreadable(&error))?;
+    let reader = reader(file)?;
+    let decoded = guarded(|| reader.decode().map_err(|error| error.to_string())).map_err(|why| unreadable(&why))?;
     let color = decoded.color();
     Ok(if color.bytes_per_pixel() > color.channel_count() {
         over_white(&upper_bytes(&decoded))

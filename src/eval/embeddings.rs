@@ -11,6 +11,7 @@ use crate::encoders::{Encoders, KeptRows, Pixels, SpeechStates, Waveforms};
 use crate::error::Error;
 use crate::model::CmdModel;
 use crate::signals::Signals;
+use crate::telemetry::warn_once;
 
 /// A split made ready to be embedded by one model after the other: the images, which the model does not change, are encoded.
 pub struct EvalSet<'a> {
@@ -127,7 +128,7 @@ impl<'a> EvalSet<'a> {
             let unreadable = self.reader(signals).for_each((&what, "utterances"), groups, read, |group| {
                 for (index, _) in group.iter().filter(|(_, audio)| audio.whole > form.max_samples) {
                     let path = &self.split.utterances[*index].audio;
-                    tracing::warn!("{}: cut to audio.eval_max_seconds", path.display());
+                    warn_once(format!("{}: cut to audio.eval_max_seconds", path.display()));
                 }
                 let waves: Vec<&[f32]> = group.iter().map(|(_, audio)| audio.samples.as_slice()).collect();
                 let states = self.encoders.encode_speech(&Waveforms::pad(&waves))?;

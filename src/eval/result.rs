@@ -20,6 +20,9 @@ pub struct SplitResult {
     pub utterances: usize,
     /// Files that were left out.
     pub skipped: usize,
+    /// Why, each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped_files: Vec<String>,
     /// Recalls in both directions.
     #[serde(flatten)]
     pub recalls: Recalls,
@@ -58,6 +61,7 @@ impl SplitResult {
             images: embeddings.gallery.len(),
             utterances: embeddings.utterances.len(),
             skipped: embeddings.skipped.len(),
+            skipped_files: embeddings.skipped.iter().map(|skipped| skipped.why.clone()).collect(),
             recalls: Recalls::new(&scores, &embeddings.owners)?,
             in_family: InFamily::new(split, embeddings, &scores),
         })

@@ -1,6 +1,5 @@
 //! The training loop (Section 3.1).
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,7 +13,7 @@ use crate::error::Error;
 use crate::eval::{EvalSet, SplitResult};
 use crate::model::{CmdModel, Dropout, Losses, PatchNoise};
 use crate::signals::Signals;
-use crate::telemetry::Progress;
+use crate::telemetry::{Progress, warn_once};
 use crate::train::CheckpointError;
 
 /// Files that an error message names.
@@ -132,7 +131,6 @@ impl<'a> Trainer<'a> {
         let steps = self.config.train.steps as u64;
         let mut batches = self.batches(&source, self.state.step..steps);
         let mut progress = Progress::new("training", "steps", self.state.step, steps);
-        let mut named: HashSet<String> = HashSet::new();
         let mut window = Window::new();
         while self.state.step < steps {
             if let Err(signal) = self.signals.check() {
@@ -145,9 +143,7 @@ impl<'a> Trainer<'a> {
             window.samples += batch.utterances.len();
             for file in &batch.skipped {
                 self.state.skipped += 1;
-                if named.insert(file.why.clone()) {
-                    tracing::warn!("skipped: {}", file.why);
-                }
+                warn_once(format!("skipped: {}", file.why));
             }
 
             let (losses, grad_norm, lr) = self.step(batch, &source)?;

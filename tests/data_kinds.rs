@@ -266,6 +266,7 @@ fn wrong_use_is_one_line() {
     let refused =
         |config: &str, set: &str, parts: &[&str]| world.fails(2, &["data", "check", config, "--set", set], parts);
     refused("flickr8k.toml", "data.root=none", &["none: no such folder: data.root"]);
+    refused("flickr8k.toml", "data.images=none", &["none: no such folder: data.images"]);
     refused("flickr8k.toml", "data.root=spokencoco", &["spokencoco: has no list of spoken captions", "wav2capt.txt"]);
     refused("flickr8k.toml", "data.kind=manifest", &["data.path: is required"]);
     refused("tiny.toml", "data.kind=flickr8k", &["data.root: is required"]);

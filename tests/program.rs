@@ -146,7 +146,7 @@ fn training_skips_bad_files_and_evaluation_refuses_them() {
     world.fails(
         1,
         &["train", "--config", "tiny.toml", "--set", "data.on_error=fail"],
-        &["train 3 1.wav: not a readable WAV"],
+        &["train 3 1.wav: not readable audio"],
     );
     world.fails(1, &["eval", "--checkpoint", "runs/a"], &["test 2.png: No such file"]);
     let skipping = ["eval", "--checkpoint", "runs/a", "--json", "--set", "data.on_error=skip"];

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{DataError, flickr8k, manifest, spokencoco};
+use super::DataError;
+use super::kinds::{flickr8k, manifest, spokencoco};
 use crate::config::{DataConfig, DataKind};
 
 /// An image of a data set. Texts are shared between a data set and its splits: SpokenCOCO has 605,000 utterances.
@@ -76,9 +77,12 @@ impl Dataset {
     /// # Errors
     /// When it cannot be read or is not of its kind.
     pub fn load(config: &DataConfig) -> Result<Self, DataError> {
-        if let Some(root) = config.root.as_ref().filter(|root| !root.is_dir()) {
-            let why = "no such folder: data.root must name the folder of the data set".to_owned();
-            return Err(DataError::Unreadable { path: root.clone(), why });
+        let folders = [("data.root", "data set", &config.root), ("data.images", "images", &config.images)];
+        for (key, what, folder) in folders {
+            if let Some(path) = folder.as_ref().filter(|folder| !folder.is_dir()) {
+                let why = format!("no such folder: {key} must name the folder of the {what}");
+                return Err(DataError::Unreadable { path: path.clone(), why });
+            }
         }
         let path = config.path.clone().unwrap_or_default();
         let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
@@ -160,7 +164,7 @@ impl Builder {
     }
 
     /// One text for all equal ones: for speakers, splits and families.
-    pub(super) fn share(&mut self, text: &str) -> Arc<str> {
+    fn share(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.shared.get(text) {
             return known.clone();
         }

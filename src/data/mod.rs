@@ -3,23 +3,13 @@
 mod audio;
 mod audit;
 mod batch;
-mod bicubic;
-mod compressed;
 mod dataset;
-mod flickr8k;
 mod groups;
 mod guard;
-mod jpeg;
-mod json_list;
-mod manifest;
+mod kinds;
 mod order;
 mod picture;
 mod prefetch;
-mod resample;
-mod spelling;
-mod spokencoco;
-mod text;
-mod wav;
 
 use std::path::PathBuf;
 
@@ -28,7 +18,7 @@ pub use audit::{Audit, BadFile, SplitCounts};
 pub use batch::{AudioForm, Batch, BatchPlan, TrainingBatches};
 pub use dataset::{Dataset, Image, Skipped, Split, Utterance};
 pub use groups::GroupReader;
-pub use manifest::write_manifest;
+pub use kinds::write_manifest;
 pub use order::{Order, Position};
 pub use picture::Picture;
 pub use prefetch::Prefetch;

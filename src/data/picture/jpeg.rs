@@ -7,40 +7,40 @@ use std::io::{self, BufRead, Read};
 use image::RgbImage;
 use mozjpeg::{ColorSpace, Decompress};
 
-use super::guard::guarded;
+use crate::data::guard::guarded;
 
 /// First bytes of a JPEG file.
 pub(super) const MAGIC: [u8; 3] = [0xff, 0xd8, 0xff];
 
 /// Width and height by the header.
 pub(super) fn dimensions(file: impl BufRead) -> Result<(u32, u32), String> {
-    guarded(|| Ok(size(&Decompress::new_reader(file).map_err(text)?)))
+    guarded(|| Ok(size(&Decompress::new_reader(file).map_err(|error| error.to_string())?)))
 }
 
 /// Decodes a file of at most `max_pixels` to RGB.
 pub(super) fn decode(file: impl BufRead, max_pixels: u64) -> Result<RgbImage, String> {
     let cut = Cell::new(false);
     let decoded = guarded(|| {
-        let header = Decompress::new_reader(Watched { file, cut: &cut }).map_err(text)?;
+        let header = Decompress::new_reader(Watched { file, cut: &cut }).map_err(|error| error.to_string())?;
         let (width, height) = size(&header);
         if u64::from(width) * u64::from(height) > max_pixels {
             return Err(format!("{width} x {height} pixels, more than {max_pixels}"));
         }
-        let pixels = match header.color_space() {
-            ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => {
-                let mut started = header.to_colorspace(ColorSpace::JCS_CMYK).map_err(text)?;
-                let inks = started.read_scanlines::<[u8; 4]>().map_err(text)?;
-                inks.into_iter().flat_map(from_cmyk).collect()
-            }
-            _ => header.rgb().and_then(|mut started| started.read_scanlines::<u8>()).map_err(text)?,
-        };
+        let pixels = pixels(header).map_err(|error| error.to_string())?;
         RgbImage::from_raw(width, height, pixels).ok_or_else(|| "rows are missing".to_owned())
     })?;
     if cut.get() { Err("it is cut off".to_owned()) } else { Ok(decoded) }
 }
 
-fn text(error: io::Error) -> String {
-    error.to_string()
+/// RGB, row by row.
+fn pixels<R: BufRead>(header: Decompress<R>) -> io::Result<Vec<u8>> {
+    match header.color_space() {
+        ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => {
+            let inks = header.to_colorspace(ColorSpace::JCS_CMYK)?.read_scanlines::<[u8; 4]>()?;
+            Ok(inks.into_iter().flat_map(from_cmyk).collect())
+        }
+        _ => header.rgb()?.read_scanlines(),
+    }
 }
 
 fn size<R>(header: &Decompress<R>) -> (u32, u32) {

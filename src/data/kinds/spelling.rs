@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::DataError;
+use crate::data::DataError;
 
 /// The first of `names` (paths below `root`) that is there, whatever its case.
 pub(super) fn find(root: &Path, names: &[&str]) -> Option<PathBuf> {

@@ -8,7 +8,7 @@ use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 
-use super::audio::{Header, Recording, mix_down};
+use super::{Header, Recording, mix_down};
 
 /// Samples of the longest stream that is decoded: a small file can hold hours of silence.
 const MAX_SAMPLES: usize = 1 << 28;

@@ -4,8 +4,8 @@ use std::io::{Cursor, ErrorKind, Read, Seek, SeekFrom};
 
 use hound::{SampleFormat, WavReader};
 
-use super::audio::{Header, Recording, mix_down};
 use super::compressed::{self, Damage};
+use super::{Header, Recording, mix_down};
 
 /// Where the samples of a file lie.
 struct Samples {
@@ -116,18 +116,21 @@ fn chunk(file: &mut (impl Read + Seek), place: u64) -> std::io::Result<Option<([
     }
 }
 
-/// Whether a row of chunks goes from `place` to `end`; a byte of padding may stand before each, and at the end.
+/// Whether a row of chunks goes from `place` to `end`; a byte of padding may stand before each, and some at the end.
 fn are_chunks(file: &mut (impl Read + Seek), mut place: u64, end: u64) -> std::io::Result<bool> {
     while let Some((name, length)) = chunk(file, place)? {
-        if name[0] == 0 {
-            place += 1;
+        let is_chunk = |place: u64, name: [u8; 4], length: u64| {
+            name.iter().all(|byte| matches!(byte, b' '..=b'~')) && place + 8 + length <= end
+        };
+        if is_chunk(place, name, length) {
+            place += 8 + length;
             continue;
         }
-        let printable = name.iter().all(|byte| matches!(byte, b' '..=b'~'));
-        if !printable || place + 8 + length > end {
-            return Ok(false);
+        match chunk(file, place + 1)? {
+            Some((after, length)) if name[0] == 0 && is_chunk(place + 1, after, length) => place += 9 + length,
+            None => return Ok(true),
+            _ => return Ok(false),
         }
-        place += 8 + length;
     }
     Ok(true)
 }

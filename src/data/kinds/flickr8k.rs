@@ -5,10 +5,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::dataset::Builder;
 use super::spelling::{find, require};
 use super::text::{Text, read_text};
-use super::{DataError, Dataset};
+use crate::data::dataset::Builder;
+use crate::data::{DataError, Dataset};
 
 const SPLITS: [&str; 3] = ["train", "dev", "test"];
 const AUDIO_FOLDERS: [&str; 4] = ["", "flickr_audio/", "flickr_audio/flickr_audio/", "audio/"];
@@ -24,7 +24,7 @@ const IMAGE_FOLDERS: [&str; 7] = [
 ];
 
 /// Reads the data set in `root`; images are in `images`, or else in one of the usual folders.
-pub(super) fn read(root: &Path, images: Option<&Path>) -> Result<Dataset, DataError> {
+pub(in crate::data) fn read(root: &Path, images: Option<&Path>) -> Result<Dataset, DataError> {
     let below = |folders: &[&str], name: &str| -> Vec<String> {
         folders.iter().map(|folder| format!("{folder}{name}")).collect()
     };
@@ -170,7 +170,7 @@ mod tests {
             };
             write(folder.path(), &format!("{texts}{name}"), said);
             let dataset = read(folder.path(), None).expect("a data set");
-            let of = |utterance: &super::super::Utterance| {
+            let of = |utterance: &crate::data::Utterance| {
                 let name = utterance.audio.file_name().expect("a name").to_string_lossy().into_owned();
                 let text = utterance.text.as_deref().unwrap_or("").to_owned();
                 (name, utterance.image, text, utterance.speaker.as_deref().unwrap_or("").to_owned())

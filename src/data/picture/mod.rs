@@ -1,15 +1,18 @@
 //! Image files as CLIP takes them: RGB, the shortest side resized with antialiased bicubic on bytes, the centre cropped
 //! (Hugging Face's form of CLIP's preprocessing; scaling and normalisation are in the frozen encoder).
 
+mod bicubic;
+mod jpeg;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use image::{DynamicImage, ImageReader, Limits, Rgb, RgbImage, Rgba, RgbaImage};
 
-use super::bicubic::{self, Crop};
+use super::DataError;
 use super::guard::guarded;
-use super::{DataError, jpeg};
+use bicubic::Crop;
 
 /// Pixels of the largest image that is decoded: 512 MiB as RGB.
 const MAX_PIXELS: u64 = (512 << 20) / 3;

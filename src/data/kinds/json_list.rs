@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::DataError;
 use super::text::Text;
+use crate::data::DataError;
 
 /// Calls `visit` with every element of the list `name` in `text`, without keeping them. `form` says how the file should look.
 pub(super) fn for_each<'t, T: Deserialize<'t>>(

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::DataError;
+use crate::data::DataError;
 
 /// A text file, read.
 pub(super) struct Text {

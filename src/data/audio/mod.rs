@@ -1,13 +1,17 @@
 //! Audio files as mono samples at the rate of the speech encoder.
 
+mod compressed;
+mod resample;
+mod wav;
+
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
-use super::compressed::Damage;
+use super::DataError;
 use super::guard::guarded;
-use super::{DataError, compressed, resample, wav};
 use crate::telemetry::warn_once;
+use compressed::Damage;
 
 /// Bytes of the largest file that is read.
 const MAX_BYTES: u64 = 1 << 30;

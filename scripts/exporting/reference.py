@@ -1,0 +1,124 @@
+"""The source's own classes, from transformers, to compare with. Optional: without the package there is no such comparison."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import clip, hubert
+from .checkpoint import first_line
+from .errors import ExportError
+from .weights import source_state
+
+
+def transformers() -> Any | None:
+    """The package, quiet and offline, or None where it is not installed."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        import transformers as package
+        from transformers import CLIPVisionModelWithProjection, HubertModel  # noqa: F401
+    except Exception as error:
+        if not isinstance(error, ModuleNotFoundError):
+            print(f"  transformers cannot be imported: {first_line(error)}", flush=True)
+        return None
+    package.utils.logging.disable_progress_bar()
+    return package
+
+
+def _ready(model: nn.Module) -> nn.Module:
+    return model.float().eval().requires_grad_(False)
+
+
+def _load(kind: Any, folder: Path) -> nn.Module:
+    try:
+        return _ready(kind.from_pretrained(str(folder), local_files_only=True, attn_implementation="eager"))
+    except Exception as error:
+        why = f"transformers' {kind.__name__} cannot load it ({first_line(error)})"
+        raise ExportError(f"{folder}: {why}; download it again") from error
+
+
+def _loaded(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    model.load_state_dict(state, strict=True, assign=True)
+    return _ready(model)
+
+
+@dataclass
+class HubertReference:
+    """transformers' HubertModel."""
+
+    model: nn.Module
+    normalize: bool
+
+    @classmethod
+    def from_folder(cls, package: Any, folder: Path, config: hubert.HubertConfig) -> HubertReference:
+        return cls(_load(package.HubertModel, folder), config.normalize)
+
+    @classmethod
+    def of(cls, package: Any, model: hubert.Hubert, config: hubert.HubertConfig) -> HubertReference:
+        """With the weights of `model`."""
+        reference = package.HubertModel(package.HubertConfig(
+            hidden_size=config.width, num_hidden_layers=config.blocks, num_attention_heads=config.heads,
+            intermediate_size=config.inner, conv_dim=config.channels, conv_kernel=config.kernels, conv_stride=config.strides,
+            conv_bias=config.conv_bias, num_conv_pos_embeddings=config.position_kernel,
+            num_conv_pos_embedding_groups=config.position_groups, do_stable_layer_norm=config.pre_norm,
+            feat_extract_norm="group" if config.group_norm else "layer", feat_proj_layer_norm=config.projection_norm,
+            layer_norm_eps=config.eps, mask_time_prob=0.0, attn_implementation="eager",
+        ))
+        state = source_state(model, hubert.HUGGINGFACE)
+        stem = "encoder.pos_conv_embed.conv"
+        weight = state.pop(f"{stem}.weight")
+        old = f"{stem}.weight_g" in reference.state_dict()
+        for name, tensor in zip(
+            ("weight_g", "weight_v") if old else ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+            (weight.norm(dim=(0, 1), keepdim=True), weight),
+        ):
+            state[f"{stem}.{name}"] = tensor
+        return cls(_loaded(reference, state), config.normalize)
+
+    def hidden(self, wave: Tensor) -> Tensor:
+        """Samples [n] -> hidden states [L, T, D]. The last state is `last_hidden_state`, after the final LayerNorm: transformers 4
+        puts that in `hidden_states` too, transformers 5 what goes into the norm."""
+        if self.normalize:
+            exact = wave.double()
+            wave = ((exact - exact.mean()) / (exact.var(unbiased=False) + 1e-7).sqrt()).float()
+        output = self.model(wave[None], output_hidden_states=True)
+        return torch.cat([*output.hidden_states[:-1], output.last_hidden_state])
+
+
+@dataclass
+class ClipReference:
+    """transformers' CLIPVisionModelWithProjection."""
+
+    model: nn.Module
+    config: clip.ClipConfig
+
+    @classmethod
+    def from_folder(cls, package: Any, folder: Path, config: clip.ClipConfig) -> ClipReference:
+        return cls(_load(package.CLIPVisionModelWithProjection, folder), config)
+
+    @classmethod
+    def of(cls, package: Any, model: clip.Clip, config: clip.ClipConfig) -> ClipReference:
+        """With the weights of `model`."""
+        reference = package.CLIPVisionModelWithProjection(package.CLIPVisionConfig(
+            hidden_size=config.width, intermediate_size=config.inner, projection_dim=config.shared, num_hidden_layers=config.blocks,
+            num_attention_heads=config.heads, image_size=config.size, patch_size=config.patch,
+            hidden_act="quick_gelu" if config.quick_gelu else "gelu", layer_norm_eps=config.eps, attn_implementation="eager",
+        ))
+        return cls(_loaded(reference, source_state(model, clip.HUGGINGFACE)), config)
+
+    def features(self, pixels: Tensor) -> list[Tensor]:
+        """Bytes [B, 3, S, S] -> CLS [1, E] and patches [N, E] of each image, each image alone."""
+        mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (self.config.mean, self.config.std))
+        features = []
+        for image in pixels:
+            output = self.model(((image.double() / 255 - mean) / std).float()[None])
+            patches = self.model.vision_model.post_layernorm(output.last_hidden_state[0, 1:])
+            features += [output.image_embeds, self.model.visual_projection(patches)]
+        return features

@@ -52,7 +52,8 @@ def load(checkpoint: Checkpoint, name: str, activation: str | None) -> tuple[cli
 def describe(config: clip.ClipConfig) -> str:
     return (
         f"  images of {config.size}, {config.grid} x {config.grid} patches of {config.patch}; "
-        f"{config.blocks} layers of {config.width}, {config.heads} heads, {'QuickGELU' if config.quick_gelu else 'GELU'}, projected to {config.shared}"
+        f"{config.blocks} layers of {config.width}, {config.heads} heads, "
+        f"{'QuickGELU' if config.quick_gelu else 'GELU'}, projected to {config.shared}"
     )
 
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import types
 import unittest
+import warnings
 from argparse import Namespace
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -162,7 +163,8 @@ def openai_state(state: dict) -> dict:
         "visual.proj": state["visual_projection.weight"].T.contiguous(),
         "token_embedding.weight": torch.zeros(5, 8), "positional_embedding": torch.zeros(7, 8), "logit_scale": torch.tensor(1.0),
         "transformer.resblocks.0.ln_1.weight": torch.ones(8), "ln_final.weight": torch.ones(8),
-        "text_projection": torch.zeros(8, 24), "input_resolution": torch.tensor(42), "context_length": torch.tensor(7), "vocab_size": torch.tensor(5),
+        "text_projection": torch.zeros(8, 24),
+        "input_resolution": torch.tensor(42), "context_length": torch.tensor(7), "vocab_size": torch.tensor(5),
     }
     for leaf in ("weight", "bias"):
         renamed[f"visual.ln_pre.{leaf}"] = state[f"vision_model.pre_layrnorm.{leaf}"]
@@ -178,7 +180,7 @@ def openai_state(state: dict) -> dict:
     return renamed
 
 
-def archive(tensors: dict) -> "torch.jit.ScriptModule":
+def archive(tensors: dict) -> torch.jit.ScriptModule:
     """A TorchScript archive whose state_dict is `tensors`, as OpenAI publishes its weights."""
     root = torch.nn.Module()
     for name, tensor in tensors.items():
@@ -235,6 +237,10 @@ class Exporting(unittest.TestCase):
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
+        quiet = warnings.catch_warnings()
+        quiet.__enter__()
+        self.addCleanup(quiet.__exit__, None, None, None)
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
         self.folder = Path(folder.name)
         self.out = self.folder / "encoder.pt"
 
@@ -546,12 +552,29 @@ class Clip(Exporting):
                     model.save_pretrained(source)
                     printed = export(export_clip, "--source", source, "--out", self.out)
                     self.assertEqual(printed.count("f32 with transformers"), 2)
-                    mean, std = (torch.tensor(values)[:, None, None] for values in (clip.MEAN, clip.STD))
+                    constants = (transformers.image_utils.OPENAI_CLIP_MEAN, transformers.image_utils.OPENAI_CLIP_STD)
+                    mean, std = (torch.tensor(values)[:, None, None] for values in constants)
                     values = (verify.images(42).float() / 255 - mean) / std
                     output = model.vision_model(values)
                     projected = model.visual_projection(model.vision_model.post_layernorm(output.last_hidden_state)).detach()
                     expected = [feature for image in projected for feature in (image[:1], image[1:])]
                     self.assert_near(self.features(), expected)
+
+    def test_mean_and_deviation_are_the_preprocessor_s(self) -> None:
+        vision = {name: tensor for name, tensor in clip_state(CLIP_VISION).items() if name.startswith("vis")}
+        halves = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+        features = {}
+        for name, preprocessor in (("published", None), ("halves", halves), ("nested", halves)):
+            source = write_folder(self.folder / name, CLIP_VISION, vision, preprocessor=preprocessor)
+            if name == "nested":
+                (source / "processor_config.json").write_text(json.dumps({"image_processor": halves}))
+                (source / "preprocessor_config.json").unlink()
+            export(export_clip, "--source", source, "--out", self.out)
+            features[name] = self.features()
+            mean = torch.jit.load(str(self.out)).mean
+            self.assertEqual(mean, list(clip.MEAN) if preprocessor is None else [0.5] * 3)
+        self.assert_near(features["nested"], features["halves"], 1e-7)
+        self.assertGreater(float((features["halves"][0] - features["published"][0]).abs().max()), 1e-3)
 
     def test_the_file_keeps_the_contract(self) -> None:
         for dtype in ("f32", "bf16", "f16"):

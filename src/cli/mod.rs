@@ -76,7 +76,7 @@ fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => return Err(Error::Usage(usage_line(&error))),
         Err(help) => {
-            print(&help.render().to_string())?;
+            print(&format!("{}\n", help.render().to_string().trim_end()))?;
             return Ok(0);
         }
     };

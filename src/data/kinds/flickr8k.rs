@@ -3,7 +3,7 @@
 //! folder in which its archive holds it.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::spelling::{find, require};
 use super::text::{Text, read_text};
@@ -13,13 +13,15 @@ use crate::data::{DataError, Dataset};
 const SPLITS: [&str; 3] = ["train", "dev", "test"];
 const AUDIO_FOLDERS: [&str; 4] = ["", "flickr_audio/", "flickr_audio/flickr_audio/", "audio/"];
 const TEXT_FOLDERS: [&str; 5] = ["", "Flickr8k_text/", "Flickr8k/", "text/", "flickr_audio/"];
-const IMAGE_FOLDERS: [&str; 7] = [
+const IMAGE_FOLDERS: [&str; 9] = [
     "Flicker8k_Dataset",
     "Flickr8k_Dataset",
     "Images",
     "Flickr8k_Dataset/Flicker8k_Dataset",
     "Flickr8k_Dataset/Flickr8k_Dataset",
     "Flicker8k_Dataset/Flicker8k_Dataset",
+    "Images/Flicker8k_Dataset",
+    "Images/Flickr8k_Dataset",
     "Flickr8k/Images",
 ];
 
@@ -39,15 +41,19 @@ pub(in crate::data) fn read(root: &Path, images: Option<&Path>) -> Result<Datase
 
     let index = require_any(&AUDIO_FOLDERS, "wav2capt.txt", "list of spoken captions")?;
     let wavs = require_any(&AUDIO_FOLDERS, "wavs", "folder of audio")?;
+    let mut lists = Vec::new();
+    for split in SPLITS {
+        let path = require_any(&TEXT_FOLDERS, &format!("Flickr_8k.{split}Images.txt"), "list of a split's images")?;
+        lists.push((split, read_text(&path, "must list the images of a split")?));
+    }
+    let some_image = lists.iter().find_map(|(_, text)| text.lines().next()).map_or("", |(_, name)| name);
     let pictures = match images {
         Some(folder) => folder.to_owned(),
-        None => require(root, &IMAGE_FOLDERS, "folder of images (name it with data.images)")?,
+        None => image_folder(root, some_image)?,
     };
     let mut builder = Builder::default();
     let mut image_of: HashMap<String, usize> = HashMap::new();
-    for split in SPLITS {
-        let path = require_any(&TEXT_FOLDERS, &format!("Flickr_8k.{split}Images.txt"), "list of a split's images")?;
-        let text = read_text(&path, "must list the images of a split")?;
+    for (split, text) in &lists {
         builder.fingerprint(text.bytes());
         for (line, name) in text.lines() {
             let image = builder.image(split, name, &pictures, None);
@@ -87,6 +93,15 @@ pub(in crate::data) fn read(root: &Path, images: Option<&Path>) -> Result<Datase
         }
     }
     Ok(builder.finish(&index))
+}
+
+/// The usual folder that holds `image`, or the first that there is.
+fn image_folder(root: &Path, image: &str) -> Result<PathBuf, DataError> {
+    let mut folders = IMAGE_FOLDERS.iter().filter_map(|name| find(root, &[name]));
+    match folders.find(|folder| folder.join(image).is_file()) {
+        Some(folder) => Ok(folder),
+        None => require(root, &IMAGE_FOLDERS, "folder of images (name it with data.images)"),
+    }
 }
 
 /// `X_k.wav X.jpg #k`.
@@ -193,6 +208,14 @@ mod tests {
         assert!(message().contains("wav2capt.txt:2: \"a_1.wav a.jpg 1\" is not of the form X_0.wav X.jpg #0"));
         write(folder.path(), "Flickr8k_text/Flickr_8k.testImages.txt", "b.jpg\n");
         assert!(message().contains("testImages.txt:1: b.jpg is in two splits"));
+        // An archive unpacked into the folder of another.
+        std::fs::remove_dir_all(folder.path().join("Flicker8k_Dataset")).expect("removed");
+        assert!(message().contains("has no folder of images (name it with data.images)"));
+        write(folder.path(), "Images/Flicker8k_Dataset/a.jpg", "");
+        assert_eq!(
+            image_folder(folder.path(), "a.jpg").expect("found"),
+            folder.path().join("Images/Flicker8k_Dataset")
+        );
         std::fs::remove_file(folder.path().join("Flickr8k_text/Flickr_8k.devImages.txt")).expect("removed");
         assert!(message().contains("looked for Flickr_8k.devImages.txt, Flickr8k_text/Flickr_8k.devImages.txt"));
         std::fs::remove_dir_all(folder.path().join("flickr_audio/wavs")).expect("removed");

@@ -25,7 +25,8 @@ const KARPATHY: [&str; 6] = [
     "../caption_datasets/dataset_coco.json",
 ];
 /// Folders that images such as `val2014/COCO_val2014_000000325114.jpg` may lie in.
-const IMAGE_FOLDERS: [&str; 9] = ["", "images", "coco", "mscoco", "MSCOCO", "..", "../images", "../coco", "../mscoco"];
+const IMAGE_FOLDERS: [&str; 10] =
+    ["", "images", "mscoco_img", "coco", "mscoco", "..", "../images", "../mscoco_img", "../coco", "../mscoco"];
 /// What the split files of others have in their names.
 const SPLIT_FILES: [&str; 2] = ["karpathy", "ksplit"];
 const SPLITS: [&str; 3] = ["train", "val", "test"];
@@ -189,7 +190,7 @@ fn belongs(caption: &Caption, karpathy: Option<&Karpathy>, listed: Option<&(&str
 
 /// The folder below which the images are: the first in which `image` is there.
 fn usual_images(root: &Path, image: &str) -> PathBuf {
-    let mut folders = IMAGE_FOLDERS.iter().map(|folder| root.join(folder));
+    let mut folders = IMAGE_FOLDERS.iter().filter_map(|folder| find(root, &[folder]));
     folders.find(|folder| folder.join(image).is_file()).unwrap_or_else(|| root.to_owned())
 }
 

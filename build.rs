@@ -13,13 +13,49 @@ fn main() {
     println!("cargo:rustc-link-arg=-Wl,-rpath,{libraries}");
     let cuda = Path::new(&libraries).join("libtorch_cuda.so");
     println!("cargo:rerun-if-changed={}", cuda.display());
-    if is_loadable(&cuda) {
+    let has_cuda = is_loadable(&cuda);
+    compile_shim(Path::new(&libraries), has_cuda);
+    if has_cuda {
         // The linker drops libraries that no symbol refers to, and CUDA with them (tch-rs#907).
         println!("cargo:rustc-link-search=native={libraries}");
         println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
         println!("cargo:rustc-link-arg=-ltorch_cuda");
         println!("cargo:rustc-link-arg=-Wl,--as-needed");
     }
+}
+
+/// c10d's C entries; libtorch's headers want those of Gloo, which its package leaves out.
+fn compile_shim(libraries: &Path, has_cuda: bool) {
+    println!("cargo:rerun-if-changed=src/distributed");
+    let include = libraries.join("../include");
+    let mut build = cc::Build::new();
+    if has_cuda {
+        // Beside torch in site-packages.
+        let packages = libraries.join("../../nvidia");
+        let (cuda, nccl) = (packages.join("cu13/include"), packages.join("nccl/include"));
+        let needed =
+            [cuda.join("cuda_runtime.h"), cuda.join("crt/host_defines.h"), cuda.join("nv/target"), nccl.join("nccl.h")];
+        match needed.iter().find(|header| !header.exists()) {
+            None => {
+                build.define("USE_C10D_NCCL", None).flag("-isystem").flag(cuda).flag("-isystem").flag(nccl);
+            }
+            Some(header) => println!(
+                "cargo:warning=no {}: several processes on CUDA need it; pip install nvidia-cuda-crt==13.0.* nvidia-cuda-cccl==13.0.*",
+                header.display()
+            ),
+        }
+    }
+    build
+        .cpp(true)
+        .std("c++17")
+        .file("src/distributed/shim.cpp")
+        .include("src/distributed/gloo_stubs")
+        .flag("-isystem")
+        .flag(&include)
+        .flag("-isystem")
+        .flag(include.join("torch/csrc/api/include"))
+        .warnings(false)
+        .compile("cmd_c10d");
 }
 
 /// Whether every library that `library` needs is there: the wheel holds libtorch_cuda.so also where it is installed for the

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::data::DataError;
+use crate::distributed::DistributedError;
 use crate::encoders::EncoderError;
 use crate::eval::RecallError;
 use crate::model::OneImageOnly;
@@ -19,6 +20,9 @@ pub enum Error {
     /// A data set, or a file of it.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Several processes.
+    #[error(transparent)]
+    Distributed(#[from] DistributedError),
     /// A frozen encoder.
     #[error(transparent)]
     Encoder(#[from] EncoderError),
@@ -66,6 +70,9 @@ impl Error {
         match self {
             Self::Config(_) | Self::Usage(_) | Self::Checkpoint(_) => 2,
             Self::Data(error) => 1 + u8::from(error.is_usage()),
+            Self::Distributed(DistributedError::Environment { .. }) => 2,
+            Self::Distributed(DistributedError::Ended { status, .. }) => *status,
+            Self::Distributed(_) => 1,
             Self::Encoder(EncoderError::Forward { .. }) => 1,
             Self::Encoder(_) => 2,
             Self::Output { .. } | Self::Recall(_) | Self::OneImageOnly(_) => 1,

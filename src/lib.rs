@@ -8,6 +8,7 @@
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod distributed;
 pub mod draw;
 pub mod encoders;
 pub mod error;

@@ -4,12 +4,12 @@ use tch::{Cuda, Device};
 
 use crate::error::Error;
 
-/// The device that `name` stands for.
-pub(super) fn device(name: &str) -> Result<Device, Error> {
+/// The device that `name` stands for in process `local_rank` of this machine.
+pub(super) fn device(name: &str, local_rank: usize) -> Result<Device, Error> {
     let number = match name {
-        "auto" => return Ok(Device::cuda_if_available()),
+        "auto" if !Cuda::is_available() => return Ok(Device::Cpu),
         "cpu" => return Ok(Device::Cpu),
-        "cuda" => 0,
+        "auto" | "cuda" => local_rank,
         _ => name
             .strip_prefix("cuda:")
             .and_then(|number| number.parse().ok())

@@ -9,6 +9,7 @@ use super::device::device;
 use super::print;
 use crate::config::{Config, ConfigError, EncodersConfig, Needs, Override};
 use crate::data::Dataset;
+use crate::distributed::World;
 use crate::encoders::Encoders;
 use crate::error::Error;
 use crate::eval::{EvalSet, SplitResult, retrieval_picture, table};
@@ -54,7 +55,7 @@ const EXAMPLES: &str = "Examples:
 
 pub(super) fn run(args: &Args) -> Result<(), Error> {
     let overrides: Vec<Override> = args.overrides.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-    let device = device(&args.device)?;
+    let device = device(&args.device, 0)?;
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
     let (checkpoint, run) = find_checkpoint(args)?;
     let model = checkpoint.load_for_inference(device)?;
@@ -68,6 +69,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         (data, _) => data.to_vec(),
     };
 
+    let world = World::alone();
     let mut results = Vec::new();
     let mut loaded: Option<(EncodersConfig, Encoders)> = None;
     let own = run.as_ref().map(|run| Config::load(&run.config(), &[], Needs::Encoders)).transpose()?;
@@ -79,8 +81,8 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
             _ => loaded.insert((config.encoders.clone(), Encoders::load(&config.encoders, device)?)),
         };
         check_encoders(&checkpoint, &model, state.as_ref(), encoders)?;
-        let mut set = EvalSet::new(&split, encoders, &config, &signals)?;
-        let embeddings = set.embed(&model, &signals)?;
+        let mut set = EvalSet::new(&split, encoders, &config, &world, &signals)?;
+        let embeddings = set.embed(&model, &world, &signals)?;
         let result = SplitResult::new(&split, &embeddings)?;
         if let Some(file) = args.picture.as_ref().filter(|_| number == 0) {
             let svg = retrieval_picture(&split, &embeddings, &result)?;

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::distributed::Place;
 use crate::error::Error;
 use crate::telemetry::start_logging;
 
@@ -80,7 +81,9 @@ fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
             return Ok(0);
         }
     };
-    start_logging(match (cli.quiet, cli.verbose) {
+    let is_other = matches!(&cli.command, Command::Train(_))
+        && Place::from_environment().is_ok_and(|place| place.is_some_and(|place| place.rank > 0));
+    start_logging(match (cli.quiet || is_other, cli.verbose) {
         (true, _) => "error",
         (_, 0) => "info",
         (_, 1) => "debug",

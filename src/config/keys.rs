@@ -111,5 +111,9 @@ pub(super) const KEYS: &[Key] = &[
     key("train.eval_every", "Steps between evaluations on eval.split; the best mean R@1 is kept."),
     key("train.keep", "Newest checkpoints that are kept, beside the best."),
     key("eval.split", "Split that chooses the best checkpoint (\"dev\" and \"val\" mean the same)."),
+    key(
+        "distributed.timeout_seconds",
+        "How long a process waits for the others, at the start and in every step, before it gives up.",
+    ),
     key("log.every", "Steps between lines of metrics.jsonl."),
 ];

@@ -177,6 +177,7 @@ impl Config {
         positive("train.checkpoint_every", self.train.checkpoint_every)?;
         positive("train.eval_every", self.train.eval_every)?;
         positive("train.keep", self.train.keep)?;
+        positive("distributed.timeout_seconds", self.distributed.timeout_seconds)?;
         positive("log.every", self.log.every)
     }
 

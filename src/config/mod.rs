@@ -39,6 +39,8 @@ pub struct Config {
     pub train: TrainConfig,
     /// Evaluation during training.
     pub eval: EvalConfig,
+    /// Several processes.
+    pub distributed: DistributedConfig,
     /// What is written down.
     pub log: LogConfig,
 }
@@ -286,6 +288,20 @@ pub struct EvalConfig {
 impl Default for EvalConfig {
     fn default() -> Self {
         Self { split: "dev".to_owned() }
+    }
+}
+
+/// `[distributed]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DistributedConfig {
+    /// How long a process waits for the others, in seconds.
+    pub timeout_seconds: i64,
+}
+
+impl Default for DistributedConfig {
+    fn default() -> Self {
+        Self { timeout_seconds: 600 }
     }
 }
 

@@ -23,6 +23,8 @@ pub struct BatchPlan {
     pub seed: u64,
     /// Pairs in the global batch.
     pub batch_size: usize,
+    /// Those of them that this process reads.
+    pub rows: std::ops::Range<u64>,
     /// What an unreadable file means.
     pub on_error: OnError,
     /// How audio is read; none: its features are there already.
@@ -101,7 +103,9 @@ impl BatchPlan {
     fn batch(&self, order: &Order, step: u64) -> Result<Batch, DataError> {
         let first = step * self.batch_size as u64;
         let mut skipped = Vec::new();
-        let samples: Vec<Sample> = (0..self.batch_size as u64)
+        let samples: Vec<Sample> = self
+            .rows
+            .clone()
             .map(|row| self.sample_or_substitute(order, order.position(first + row), &mut skipped))
             .collect::<Result<_, _>>()?;
         let audio: Option<Vec<&[f32]>> = samples.iter().map(|sample| sample.audio.as_deref()).collect();

@@ -63,11 +63,14 @@ impl Encoders {
         if rows <= self.speech_rows {
             return self.speech.forward(input);
         }
+        // Utterances of like length share a chunk, so that little is padding.
+        let order = input.lengths.argsort_stable(true, 0, false);
         let mut chunks = Vec::new();
         for (start, count) in chunks_of(rows, self.speech_rows) {
-            let lengths = input.lengths.narrow(0, start, count);
+            let chosen = order.narrow(0, start, count);
+            let lengths = input.lengths.index_select(0, &chosen);
             let longest = lengths.max().int64_value(&[]);
-            let samples = input.samples.narrow(0, start, count).narrow(1, 0, longest);
+            let samples = input.samples.index_select(0, &chosen).narrow(1, 0, longest);
             chunks.push(self.speech.forward(&Waveforms { samples, lengths })?);
         }
         let longest = chunks.iter().map(|chunk| chunk.hidden.size()[2]).max().unwrap_or(0);
@@ -76,7 +79,9 @@ impl Encoders {
             .map(|chunk| chunk.hidden.constant_pad_nd([0, 0, 0, longest - chunk.hidden.size()[2]]))
             .collect();
         let frames: Vec<&Tensor> = chunks.iter().map(|chunk| &chunk.frames).collect();
-        Ok(SpeechStates { hidden: Tensor::cat(&hidden, 1), frames: Tensor::cat(&frames, 0) })
+        let place = order.argsort(0, false).to_device(self.device);
+        let hidden = Tensor::cat(&hidden, 1).index_select(1, &place);
+        Ok(SpeechStates { hidden, frames: Tensor::cat(&frames, 0).index_select(0, &place) })
     }
 
     /// CLS and patches of a batch.

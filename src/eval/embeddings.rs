@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{Config, OnError};
-use crate::data::{AudioForm, Clip, GroupReader, Picture, Skipped, Split};
+use crate::data::{AudioForm, Clip, DataError, GroupReader, Picture, Skipped, Split};
+use crate::distributed::World;
 use crate::encoders::{Encoders, KeptRows, Pixels, SpeechStates, Waveforms};
 use crate::error::Error;
 use crate::model::CmdModel;
@@ -52,7 +53,13 @@ impl<'a> EvalSet<'a> {
     ///
     /// # Errors
     /// When an image cannot be read and that counts as a failure, an encoder fails, or a signal comes.
-    pub fn new(split: &Arc<Split>, encoders: &'a Encoders, config: &Config, signals: &Signals) -> Result<Self, Error> {
+    pub fn new(
+        split: &Arc<Split>,
+        encoders: &'a Encoders,
+        config: &Config,
+        world: &World,
+        signals: &Signals,
+    ) -> Result<Self, Error> {
         // Nobody should report recalls on a part of a split without knowing.
         let on_error = config.data.on_error.unwrap_or(OnError::Fail);
         let mut set = Self {
@@ -67,7 +74,7 @@ impl<'a> EvalSet<'a> {
             skipped_speech: Vec::new(),
         };
         let (size, rows) = (encoders.image().spec().size as u32, config.encoders.image.batch_size as usize);
-        let groups = split.images_in_groups(rows);
+        let groups = share(split.images_in_groups(rows), world);
         let what = format!("encoding {} images", split.name);
         let images = split.clone();
         let read = move |image: usize| Picture::read(&images.images[image].path, size);
@@ -79,11 +86,9 @@ impl<'a> EvalSet<'a> {
             gallery.extend(pictures.iter().map(|(image, _)| *image));
             Ok(())
         })?;
-        set.gallery = gallery;
-        set.skipped_images = unreadable.into_iter().map(|(_, error)| Skipped { why: error.to_string() }).collect();
-        if !parts.is_empty() {
-            set.images = Tensor::cat(&parts, 0);
-        }
+        let own = if parts.is_empty() { set.images.shallow_clone() } else { Tensor::cat(&parts, 0) };
+        (set.gallery, set.images) = gather_rows(&gallery, &own, split.images.len(), world)?;
+        set.skipped_images = gather_skipped(unreadable, world)?;
         Ok(set)
     }
 
@@ -101,7 +106,7 @@ impl<'a> EvalSet<'a> {
     ///
     /// # Errors
     /// When audio cannot be read and that counts as a failure, an encoder fails, or a signal comes.
-    pub fn embed(&mut self, model: &CmdModel, signals: &Signals) -> Result<Embeddings, Error> {
+    pub fn embed(&mut self, model: &CmdModel, world: &World, signals: &Signals) -> Result<Embeddings, Error> {
         let mut parts = Vec::new();
         let mut utterances = Vec::new();
         let device = self.encoders.device();
@@ -120,6 +125,7 @@ impl<'a> EvalSet<'a> {
             let (mut keep, mut memory) = (Vec::new(), KeptRows::default());
             let form = AudioForm::new(self.encoders.speech().spec(), self.config.audio.eval_max_seconds);
             let groups = self.split.utterances_by_length(self.config.encoders.speech.batch_size as usize);
+            let groups = share(groups, world);
             let what = format!("encoding {} speech", self.split.name);
             let read = {
                 let split = self.split.clone();
@@ -140,25 +146,25 @@ impl<'a> EvalSet<'a> {
                 }
                 Ok(())
             })?;
-            self.skipped_speech = unreadable.into_iter().map(|(_, error)| Skipped { why: error.to_string() }).collect();
+            self.skipped_speech = gather_skipped(unreadable, world)?;
             self.kept = self.config.encoders.speech.cache.then_some(keep);
         }
-        Ok(self.in_order(&parts, &utterances))
+        let own = if parts.is_empty() { self.images.narrow(0, 0, 0) } else { Tensor::cat(&parts, 0) };
+        let (utterances, speech) = gather_rows(&utterances, &own, self.split.utterances.len(), world)?;
+        Ok(self.in_order(&speech, &utterances))
     }
 
-    /// Rows in the order of the split, without utterances whose image could not be read.
-    fn in_order(&self, parts: &[Tensor], utterances: &[usize]) -> Embeddings {
+    /// Without utterances whose image could not be read.
+    fn in_order(&self, speech: &Tensor, utterances: &[usize]) -> Embeddings {
         let row_of_image: HashMap<usize, usize> =
             self.gallery.iter().enumerate().map(|(row, image)| (*image, row)).collect();
         let owner = |utterance: usize| row_of_image.get(&self.split.utterances[utterance].image).copied();
-        let mut rows: Vec<(usize, usize, i64)> = utterances
+        let rows: Vec<(usize, usize, i64)> = utterances
             .iter()
             .enumerate()
             .filter_map(|(row, utterance)| Some((*utterance, owner(*utterance)?, row as i64)))
             .collect();
-        rows.sort_unstable();
         let select: Vec<i64> = rows.iter().map(|(_, _, row)| *row).collect();
-        let speech = if parts.is_empty() { self.images.narrow(0, 0, 0) } else { Tensor::cat(parts, 0) };
         Embeddings {
             speech: speech.index_select(0, &Tensor::from_slice(&select)),
             images: self.images.shallow_clone(),
@@ -168,4 +174,37 @@ impl<'a> EvalSet<'a> {
             skipped: self.skipped_images.iter().chain(&self.skipped_speech).cloned().collect(),
         }
     }
+}
+
+/// The groups that are this process's.
+fn share(groups: Vec<Vec<usize>>, world: &World) -> Vec<Vec<usize>> {
+    groups.into_iter().skip(world.rank()).step_by(world.size()).collect()
+}
+
+/// Rows of all processes in the order of the split: `places` says where in it, below `count`, each row of `own` [b, E] stands.
+/// Returns the places that some process has, and their rows.
+fn gather_rows(places: &[usize], own: &Tensor, count: usize, world: &World) -> Result<(Vec<usize>, Tensor), Error> {
+    let index: Vec<i64> = places.iter().map(|place| *place as i64).collect();
+    let index = Tensor::from_slice(&index);
+    let scatter = |rows: &Tensor| {
+        let mut shape = rows.size();
+        shape[0] = count as i64;
+        Tensor::zeros(&shape, (rows.kind(), Device::Cpu)).index_copy(0, &index, rows)
+    };
+    // Each place is one process's, so that adding zeros changes no bit.
+    let rows = world.sum(&scatter(own))?;
+    let present = world.sum(&scatter(&Tensor::ones([places.len() as i64], (Kind::Int64, Device::Cpu))))?;
+    let present: Vec<i64> = Vec::try_from(&present.nonzero().flatten(0, -1)).unwrap_or_default();
+    let rows = rows.index_select(0, &Tensor::from_slice(&present));
+    Ok((present.into_iter().map(|place| place as usize).collect(), rows))
+}
+
+fn gather_skipped(unreadable: Vec<(usize, DataError)>, world: &World) -> Result<Vec<Skipped>, Error> {
+    let mut own: Vec<(usize, String)> =
+        unreadable.into_iter().map(|(place, error)| (place, error.to_string())).collect();
+    let texts = world.gather_texts(&serde_json::to_string(&own).unwrap_or_default())?;
+    own =
+        texts.iter().flat_map(|text| serde_json::from_str::<Vec<(usize, String)>>(text).unwrap_or_default()).collect();
+    own.sort();
+    Ok(own.into_iter().map(|(_, why)| Skipped { why }).collect())
 }

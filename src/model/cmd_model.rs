@@ -83,6 +83,19 @@ pub struct Features {
     pub image_ids: Vec<i64>,
 }
 
+/// What the losses of a batch are computed from.
+#[derive(Debug)]
+pub struct Embedded {
+    /// S_cls, [B, E].
+    pub speech_cls: Tensor,
+    /// [B, E]: the image encoder's CLS output, not normalised.
+    pub image_cls: Tensor,
+    /// [B, N, E]: its patches.
+    pub patches: Tensor,
+    /// `[B]`: rows with equal numbers show the same image.
+    pub image_ids: Vec<i64>,
+}
+
 /// Losses of a batch, scalars but for `cmd`'s diagnostics.
 #[derive(Debug)]
 pub struct Losses {
@@ -157,6 +170,13 @@ impl CmdModel {
         &mut self.parameters
     }
 
+    /// Values of the speech head; those of the fusion encoder and the temperature, which the losses read, stand behind them.
+    #[must_use]
+    pub fn speech_count(&self) -> i64 {
+        let specs = self.parameters.specs().iter();
+        specs.filter(|spec| spec.name.starts_with("speech.")).map(ParameterSpec::count).sum()
+    }
+
     /// The speech head.
     #[must_use]
     pub fn speech(&self) -> &SpeechHead {
@@ -189,15 +209,27 @@ impl CmdModel {
         options: LossOptions,
         dropout: Option<Dropout>,
     ) -> Losses {
+        let embedded = Embedded {
+            speech_cls: self.speech.forward(&features.hidden, &features.frames, dropout),
+            image_cls: features.image_cls.shallow_clone(),
+            patches: features.patches.shallow_clone(),
+            image_ids: features.image_ids.clone(),
+        };
+        self.losses_of(&embedded, noise, options)
+    }
+
+    /// The losses of a batch whose speech is embedded already.
+    #[must_use]
+    pub fn losses_of(&self, embedded: &Embedded, noise: Option<&PatchNoise>, options: LossOptions) -> Losses {
         let inverse_tau = self.inverse_tau();
-        let targets = Targets::new(&features.image_ids, options.same_image, features.hidden.device());
-        let speech_cls = self.speech.forward(&features.hidden, &features.frames, dropout);
-        let image_cls = Self::image_embedding(&features.image_cls);
+        let speech_cls = embedded.speech_cls.shallow_clone();
+        let targets = Targets::new(&embedded.image_ids, options.same_image, speech_cls.device());
+        let image_cls = Self::image_embedding(&embedded.image_cls);
         let sic = targets.loss(&(speech_cls.matmul(&image_cls.tr()) * &inverse_tau));
 
         let cmd = match (&self.fusion, noise) {
             (Some(fusion), Some(noise)) if options.alpha != 0.0 => {
-                let noisy = noise.apply(&features.patches);
+                let noisy = noise.apply(&embedded.patches);
                 let (Fused { denoised, attention }, similarity) = match options.pairing {
                     Pairing::Paired => {
                         let fused = fusion.paired(&speech_cls, &noisy);

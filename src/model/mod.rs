@@ -20,7 +20,7 @@ mod noise;
 mod parameters;
 mod speech_head;
 
-pub use cmd_model::{CmdModel, Features, LossOptions, Losses, ModelConfig, Pairing};
+pub use cmd_model::{CmdModel, Embedded, Features, LossOptions, Losses, ModelConfig, Pairing};
 pub use contrastive::SameImage;
 pub use fusion::{FusionEncoder, QueryNorm};
 pub use noise::{DonorPosition, OneImageOnly, PatchNoise};

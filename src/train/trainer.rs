@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tch::{Kind, Tensor};
+
 use super::checkpoint::{Best, Checkpoint, Source, State};
 use super::metrics::{Metrics, TrainRecord};
 use super::{Adam, FeatureSource, RunDir};
 use crate::config::{Config, OnError};
-use crate::data::{Batch, BatchPlan, Dataset, Split, TrainingBatches};
+use crate::data::{Batch, BatchPlan, Dataset, Skipped, Split, TrainingBatches};
+use crate::distributed::World;
 use crate::encoders::Encoders;
 use crate::error::Error;
 use crate::eval::{EvalSet, SplitResult};
-use crate::model::{CmdModel, Dropout, Losses, PatchNoise};
-use crate::signals::Signals;
+use crate::model::{CmdModel, Dropout, Embedded, Losses, PatchNoise};
+use crate::signals::{Interrupted, Signals};
 use crate::telemetry::{Progress, warn_once};
 use crate::train::CheckpointError;
 
@@ -24,12 +27,22 @@ pub struct Trainer<'a> {
     config: Config,
     encoders: &'a Encoders,
     signals: &'a Signals,
+    world: &'a World,
     split: Arc<Split>,
     dev: Option<EvalSet<'a>>,
     dev_split: Arc<Split>,
     model: CmdModel,
     adam: Adam,
     state: State,
+}
+
+/// What an update left behind.
+struct Step {
+    losses: Losses,
+    grad_norm: f64,
+    lr: f64,
+    /// The signal that came to one of the processes.
+    stop: Option<Interrupted>,
 }
 
 /// What passed since the last line of metrics.
@@ -50,7 +63,22 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// When the data set lacks a split, or sizes do not go together.
-    pub fn new(config: Config, dataset: &Dataset, encoders: &'a Encoders, signals: &'a Signals) -> Result<Self, Error> {
+    pub fn new(
+        config: Config,
+        dataset: &Dataset,
+        encoders: &'a Encoders,
+        world: &'a World,
+        signals: &'a Signals,
+    ) -> Result<Self, Error> {
+        let (batch, size) = (config.train.batch_size, world.size() as i64);
+        if batch % size != 0 {
+            let (below, above) = (batch / size * size, (batch / size + 1) * size);
+            let nearest = if below > 0 && batch - below <= above - batch { below } else { above };
+            return Err(Error::Usage(format!(
+                "train.batch_size = {batch} is the global batch and cannot be shared out over {size} processes; the nearest that can is \
+                 {nearest}"
+            )));
+        }
         let (speech, image) = (encoders.speech().spec(), encoders.image().spec());
         let shape = config.model(speech.layers, speech.width, image.width);
         if shape.speech_width % shape.heads != 0 {
@@ -76,6 +104,7 @@ impl<'a> Trainer<'a> {
             config,
             encoders,
             signals,
+            world,
             model,
             adam,
             state,
@@ -123,9 +152,11 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// When something fails, a signal comes (after a checkpoint), or a loss is not finite (before the update).
-    pub fn train(&mut self, run: &RunDir) -> Result<(), Error> {
+    pub fn train(&mut self, run: Option<&RunDir>) -> Result<(), Error> {
+        self.agree()?;
         let source = FeatureSource::new(self.encoders, &self.split, &self.config, self.signals)?;
-        let mut metrics = Metrics::open(&run.metrics(), self.state.step, self.state.evaluated)?;
+        let metrics = run.map(|run| Metrics::open(&run.metrics(), self.state.step, self.state.evaluated));
+        let mut metrics = metrics.transpose()?;
         self.finish_step(run, &mut metrics)?;
 
         let steps = self.config.train.steps as u64;
@@ -133,23 +164,20 @@ impl<'a> Trainer<'a> {
         let mut progress = Progress::new("training", "steps", self.state.step, steps);
         let mut window = Window::new();
         while self.state.step < steps {
-            if let Err(signal) = self.signals.check() {
-                self.save(run)?;
-                return Err(signal.into());
-            }
             let waiting = Instant::now();
             let Some(batch) = batches.next().transpose()? else { break };
             window.waited += waiting.elapsed().as_secs_f64();
-            window.samples += batch.utterances.len();
-            for file in &batch.skipped {
-                self.state.skipped += 1;
-                warn_once(format!("skipped: {}", file.why));
-            }
-
-            let (losses, grad_norm, lr) = self.step(batch, &source)?;
-            if self.is_due(self.config.log.every) || self.state.step == steps {
+            window.samples += self.config.train.batch_size as usize;
+            let Step { losses, grad_norm, lr, stop } = self.step(batch, &source)?;
+            if let (Some(metrics), true) =
+                (&mut metrics, self.is_due(self.config.log.every) || self.state.step == steps)
+            {
                 metrics.train(self.state.step, &self.record(&losses, grad_norm, lr, &window))?;
                 window = Window::new();
+            }
+            if let Some(signal) = stop {
+                self.save(run)?;
+                return Err(signal.into());
             }
             progress.advance(1, || format!("loss {:.3}", losses.total.double_value(&[])));
             if self.is_due(self.config.train.eval_every) || self.state.step == steps {
@@ -184,6 +212,7 @@ impl<'a> Trainer<'a> {
             split: self.split.clone(),
             seed: self.config.seed(),
             batch_size: self.config.train.batch_size as usize,
+            rows: self.rows(),
             on_error: self.config.data.on_error.unwrap_or(OnError::Skip),
             audio: source.audio_form(&self.config),
             image_size: source.image_size(),
@@ -196,26 +225,87 @@ impl<'a> Trainer<'a> {
         self.state.step.is_multiple_of(every as u64)
     }
 
-    /// One update: features -> L -> gradient -> Adam. Returns the losses, the gradient's norm and the learning rate.
-    fn step(&mut self, batch: Batch, source: &FeatureSource) -> Result<(Losses, f64, f64), Error> {
+    /// Rows of the global batch that are this process's.
+    fn rows(&self) -> std::ops::Range<u64> {
+        let share = self.config.train.batch_size as u64 / self.world.size() as u64;
+        let first = share * self.world.rank() as u64;
+        first..first + share
+    }
+
+    /// All processes start from the same place; rank 0's values count.
+    fn agree(&mut self) -> Result<(), Error> {
+        let configuration = self.config.to_commented_toml();
+        self.world.agree("configuration", &configuration)?;
+        for (what, source) in [
+            ("data", &self.state.data),
+            ("speech encoder", &self.state.speech_encoder),
+            ("image encoder", &self.state.image_encoder),
+        ] {
+            self.world.agree(what, &source.fingerprint)?;
+        }
+        self.world.agree("step to go on from", &self.state.step.to_string())?;
+        Ok(self.world.broadcast(&mut self.model.parameters().flat().shallow_clone())?)
+    }
+
+    /// Numbers of this process that all need: image ids, samples that were replaced, and the signal that came, if one did.
+    fn exchange(&mut self, image_ids: &[i64], skipped: &[Skipped]) -> Result<(Vec<i64>, Option<Interrupted>), Error> {
+        let signal = self.signals.check().err().map_or(0, |interrupted| interrupted.signal);
+        let mut own = image_ids.to_vec();
+        own.extend([skipped.len() as i64, i64::from(signal)]);
+        let all: Vec<i64> = Vec::try_from(&self.world.gather(&Tensor::from_slice(&own))?).unwrap_or_default();
+        let (mut ids, mut stop, before) = (Vec::new(), 0, self.state.skipped);
+        for rank in all.chunks_exact(own.len()) {
+            ids.extend_from_slice(&rank[..image_ids.len()]);
+            self.state.skipped += rank[image_ids.len()] as u64;
+            stop = stop.max(rank[image_ids.len() + 1]);
+        }
+        if self.state.skipped > before {
+            let why: Vec<&str> = skipped.iter().map(|file| file.why.as_str()).collect();
+            for line in self.world.gather_texts(&why.join("\n"))?.iter().flat_map(|text| text.lines()) {
+                warn_once(format!("skipped: {line}"));
+            }
+        }
+        Ok((ids, (stop != 0).then_some(Interrupted { signal: stop as i32 })))
+    }
+
+    /// One update: features -> S_cls -> L -> gradient -> Adam.
+    ///
+    /// Every process embeds its own rows and computes L of the whole batch from the embeddings of all; the gradient of L with respect
+    /// to its own rows goes on into its speech head, and the sum over processes is the gradient of one process with the whole batch.
+    fn step(&mut self, batch: Batch, source: &FeatureSource) -> Result<Step, Error> {
         let (step, seed, options) = (self.state.step, self.config.seed(), self.config.loss_options());
         let utterances = batch.utterances.clone();
+        let skipped = batch.skipped.clone();
         let features = source.features(batch)?;
-        let noise = if self.model.config().fusion.is_some() {
-            let patches = features.patches.size()[1] as usize;
-            let (ratio, position) = (self.config.noise.ratio, self.config.noise.donor_position);
-            let noise = PatchNoise::draw(&features.image_ids, patches, ratio, position, seed, step)?;
-            Some(noise.to_device(self.encoders.device()))
-        } else {
-            None
-        };
+        let (image_ids, stop) = self.exchange(&features.image_ids, &skipped)?;
         let rate = self.config.speech.dropout;
-        let dropout = (rate > 0.0).then_some(Dropout { rate, seed, step, first_row: 0 });
+        let first_row = self.rows().start;
+        let dropout = (rate > 0.0).then_some(Dropout { rate, seed, step, first_row });
+        let (noise, patches) = if self.model.config().fusion.is_some() {
+            let count = features.patches.size()[1] as usize;
+            let (ratio, position) = (self.config.noise.ratio, self.config.noise.donor_position);
+            let noise = PatchNoise::draw(&image_ids, count, ratio, position, seed, step)?;
+            (Some(noise.to_device(self.encoders.device())), self.world.gather(&features.patches)?)
+        } else {
+            (None, features.patches)
+        };
 
         self.model.parameters_mut().zero_grad();
-        let losses = self.model.losses(&features, noise.as_ref(), options, dropout);
+        let own_cls = self.model.speech().forward(&features.hidden, &features.frames, dropout);
+        let speech_cls = self.world.gather(&own_cls)?.set_requires_grad(true);
+        let image_cls = self.world.gather(&features.image_cls)?;
+        let embedded = Embedded { speech_cls: speech_cls.shallow_clone(), image_cls, patches, image_ids };
+        let losses = self.model.losses_of(&embedded, noise.as_ref(), options);
         losses.total.backward();
-        let gradient = self.model.parameters().gradient();
+        let own_gradient = speech_cls.grad().narrow(0, first_row as i64, own_cls.size()[0]);
+        (&own_cls * own_gradient).sum(Kind::Float).backward();
+        let mut gradient = self.model.parameters().gradient();
+        if !self.world.is_first() {
+            // All processes have the same gradients here; they count once.
+            let speech = self.model.speech_count();
+            let _ = gradient.narrow(0, speech, gradient.size()[0] - speech).zero_();
+        }
+        gradient = self.world.sum(&gradient)?;
         let norm = gradient.norm().double_value(&[]);
         if !norm.is_finite() || !losses.total.double_value(&[]).is_finite() {
             let what = if norm.is_finite() { "the loss" } else { "the gradient" };
@@ -231,12 +321,12 @@ impl<'a> Trainer<'a> {
         let count = self.split.utterances.len() as u64;
         self.state.step = step + 1;
         (self.state.epoch, self.state.position) = (next / count, next % count);
-        Ok((losses, norm, lr))
+        Ok(Step { losses, grad_norm: norm, lr, stop })
     }
 
     /// Evaluates if this step asks for it and has not been evaluated, keeps the best, and saves. A signal during the evaluation
     /// leaves a checkpoint that still has it before it.
-    fn finish_step(&mut self, run: &RunDir, metrics: &mut Metrics) -> Result<(), Error> {
+    fn finish_step(&mut self, run: Option<&RunDir>, metrics: &mut Option<Metrics>) -> Result<(), Error> {
         if self.state.evaluated {
             return Ok(());
         }
@@ -248,7 +338,9 @@ impl<'a> Trainer<'a> {
             result => result?,
         };
         let (step, mean_r1) = (self.state.step, result.recalls.mean.r1);
-        metrics.eval(step, &result)?;
+        if let Some(metrics) = metrics {
+            metrics.eval(step, &result)?;
+        }
         let better = self.state.best.is_none_or(|best| mean_r1 > best.mean_r1);
         if better {
             self.state.best = Some(Best { step, mean_r1 });
@@ -267,14 +359,16 @@ impl<'a> Trainer<'a> {
     fn evaluate(&mut self) -> Result<SplitResult, Error> {
         let dev = match &mut self.dev {
             Some(dev) => dev,
-            None => self.dev.insert(EvalSet::new(&self.dev_split, self.encoders, &self.config, self.signals)?),
+            None => {
+                self.dev.insert(EvalSet::new(&self.dev_split, self.encoders, &self.config, self.world, self.signals)?)
+            }
         };
-        let embeddings = dev.embed(&self.model, self.signals)?;
+        let embeddings = dev.embed(&self.model, self.world, self.signals)?;
         Ok(SplitResult::new(dev.split(), &embeddings)?)
     }
 
-    fn save(&self, run: &RunDir) -> Result<(), Error> {
-        run.save(&self.model, &self.adam, &self.state, self.config.train.keep as usize)
+    fn save(&self, run: Option<&RunDir>) -> Result<(), Error> {
+        run.map_or(Ok(()), |run| run.save(&self.model, &self.adam, &self.state, self.config.train.keep as usize))
     }
 
     fn not_finite(&self, what: &'static str, utterances: &[usize]) -> Error {

@@ -2,10 +2,12 @@
 //! `Resample.c`): CLIP was trained on it. Later versions begin with the columns of tall images, which moves some bytes by 1.
 //! Only the pixels of the crop are computed.
 
-use image::{Rgb, RgbImage};
+use image::RgbImage;
 
 /// Fractional bits of the fixed-point weights.
 const PRECISION: u32 = 32 - 8 - 2;
+/// One half, so that shifting rounds.
+const HALF: i32 = 1 << (PRECISION - 1);
 /// Reach of the bicubic filter, in pixels of the coarser image.
 const SUPPORT: f64 = 2.0;
 
@@ -31,24 +33,38 @@ pub(super) fn resize(image: &RgbImage, (width, height): (u32, u32), crop: Crop) 
     // First across, on the rows that are needed, then down, with bytes in between.
     let first = down.first().map_or(0, |tap| tap.start);
     let last = down.last().map_or(0, |tap| tap.start + tap.weights.len());
-    let rows = RgbImage::from_fn(crop.width, (last - first) as u32, |x, y| {
-        let Tap { start, weights } = &across[x as usize];
-        weigh(weights, |n| *image.get_pixel((start + n) as u32, first as u32 + y))
-    });
-    RgbImage::from_fn(crop.width, crop.height, |x, y| {
-        let Tap { start, weights } = &down[y as usize];
-        weigh(weights, |n| *rows.get_pixel(x, (start - first + n) as u32))
-    })
-}
-
-fn weigh(weights: &[i32], pixel: impl Fn(usize) -> Rgb<u8>) -> Rgb<u8> {
-    let mut sums = [1i32 << (PRECISION - 1); 3];
-    for (n, weight) in weights.iter().enumerate() {
-        for (sum, value) in sums.iter_mut().zip(pixel(n).0) {
-            *sum += weight * i32::from(value);
+    let input_row = 3 * image.width() as usize;
+    let output_row = 3 * crop.width as usize;
+    let mut rows = Vec::with_capacity((last - first) * output_row);
+    for row in image.as_raw()[first * input_row..last * input_row].chunks_exact(input_row) {
+        for Tap { start, weights } in &across {
+            let mut sums = [HALF; 3];
+            for (weight, pixel) in weights.iter().zip(row[3 * start..].chunks_exact(3)) {
+                for (sum, value) in sums.iter_mut().zip(pixel) {
+                    *sum += weight * i32::from(*value);
+                }
+            }
+            rows.extend(sums.map(to_byte));
         }
     }
-    Rgb(sums.map(|sum| (sum >> PRECISION).clamp(0, 255) as u8))
+    let mut sums = vec![HALF; output_row];
+    let mut output = Vec::with_capacity(crop.height as usize * output_row);
+    for Tap { start, weights } in &down {
+        sums.fill(HALF);
+        for (weight, row) in weights.iter().zip(rows[(start - first) * output_row..].chunks_exact(output_row)) {
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum += weight * i32::from(*value);
+            }
+        }
+        output.extend(sums.iter().map(|sum| to_byte(*sum)));
+    }
+    #[expect(clippy::expect_used, reason = "the bytes were counted above")]
+    RgbImage::from_raw(crop.width, crop.height, output).expect("as many bytes as pixels")
+}
+
+/// A weighted sum, which began at [`HALF`], as a byte.
+fn to_byte(sum: i32) -> u8 {
+    (sum >> PRECISION).clamp(0, 255) as u8
 }
 
 /// Taps of the output pixels `first..first + count` of an axis.

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use image::{DynamicImage, ImageReader, Limits, Rgb, RgbImage, Rgba, RgbaImage};
+use image::{DynamicImage, ImageReader, Limits, Rgb, RgbImage, Rgba, RgbaImage, imageops};
 
 use super::DataError;
 use super::guard::guarded;
@@ -139,7 +139,11 @@ fn resize_and_crop(rgb: &RgbImage, size: u32) -> Result<RgbImage, String> {
     }
     let share = |side: u32| (u64::from(size) * u64::from(side) / u64::from(short)) as u32;
     let (new_width, new_height) = (share(width), share(height));
-    let crop = Crop { left: (new_width - size) / 2, top: (new_height - size) / 2, width: size, height: size };
+    let (left, top) = ((new_width - size) / 2, (new_height - size) / 2);
+    if (new_width, new_height) == (width, height) {
+        return Ok(imageops::crop_imm(rgb, left, top, size, size).to_image());
+    }
+    let crop = Crop { left, top, width: size, height: size };
     Ok(bicubic::resize(rgb, (new_width, new_height), crop))
 }
 

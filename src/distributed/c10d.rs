@@ -1,0 +1,209 @@
+//! c10d behind safe types. The C++ side is `shim.cpp`.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ptr;
+use std::time::Duration;
+
+use tch::{Device, Tensor};
+
+unsafe extern "C" {
+    fn c10d_store(
+        host: *const c_char,
+        port: u16,
+        serves: bool,
+        timeout_ms: i64,
+        store: *mut *mut c_void,
+        bound: *mut u16,
+    ) -> *mut c_char;
+    fn c10d_gloo(
+        store: *mut c_void,
+        prefix: *const c_char,
+        host: *const c_char,
+        rank: c_int,
+        size: c_int,
+        timeout_ms: i64,
+        group: *mut *mut c_void,
+    ) -> *mut c_char;
+    fn c10d_nccl(
+        store: *mut c_void,
+        prefix: *const c_char,
+        rank: c_int,
+        size: c_int,
+        timeout_ms: i64,
+        group: *mut *mut c_void,
+    ) -> *mut c_char;
+    fn c10d_all_reduce(group: *mut c_void, tensor: *mut c_void) -> *mut c_char;
+    fn c10d_broadcast(group: *mut c_void, tensor: *mut c_void, root: c_int) -> *mut c_char;
+    fn c10d_all_gather(group: *mut c_void, gathered: *mut c_void, own: *mut c_void) -> *mut c_char;
+    fn c10d_free_group(group: *mut c_void);
+    fn c10d_free_store(store: *mut c_void);
+    fn c10d_free(text: *mut c_char);
+}
+
+/// The first line of libtorch's text, if there is one.
+fn result(text: *mut c_char) -> Result<(), String> {
+    if text.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the shim returns null or a string that ends in 0, which is freed here and nowhere else.
+    let message = unsafe {
+        let message = CStr::from_ptr(text).to_string_lossy().into_owned();
+        c10d_free(text);
+        message
+    };
+    let line = message.lines().next().unwrap_or("no reason given");
+    // Without the place in Gloo's source and its advice.
+    let line = line.split_once(".cc:").and_then(|(_, rest)| rest.split_once("] ")).map_or(line, |(_, rest)| rest);
+    Err(line.split(". This is typically").next().unwrap_or(line).to_owned())
+}
+
+fn c_string(text: &str) -> Result<CString, String> {
+    CString::new(text).map_err(|_| format!("{text:?} holds a zero byte"))
+}
+
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Where processes find each other: a server in one of them, clients in all.
+#[derive(Debug)]
+pub struct Store {
+    handle: *mut c_void,
+    port: u16,
+}
+
+impl Store {
+    /// Connects to `host`:`port`, or serves there (port 0: any free one).
+    ///
+    /// # Errors
+    /// libtorch's reason, at the latest after `timeout`.
+    pub fn open(host: &str, port: u16, serves: bool, timeout: Duration) -> Result<Self, String> {
+        let host = c_string(host)?;
+        let (mut handle, mut bound) = (ptr::null_mut(), 0);
+        // SAFETY: the string and both places outlive the call.
+        result(unsafe {
+            c10d_store(host.as_ptr(), port, serves, milliseconds(timeout), &raw mut handle, &raw mut bound)
+        })?;
+        Ok(Self { handle, port: bound })
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // SAFETY: made by the shim, freed once.
+        unsafe { c10d_free_store(self.handle) }
+    }
+}
+
+/// Processes that run the same collectives in the same order.
+#[derive(Debug)]
+pub struct Group {
+    handle: *mut c_void,
+    size: i64,
+    device: Device,
+}
+
+impl Group {
+    /// Gloo's group of `size` processes, found through `store` below `prefix`; `host` is the address of this machine's network, or
+    /// empty for the default one.
+    ///
+    /// # Errors
+    /// libtorch's reason, at the latest after `timeout`, which bounds every collective as well.
+    pub fn gloo(
+        store: &Store,
+        prefix: &str,
+        host: &str,
+        rank: usize,
+        size: usize,
+        timeout: Duration,
+    ) -> Result<Self, String> {
+        let (prefix, host) = (c_string(prefix)?, c_string(host)?);
+        let mut handle = ptr::null_mut();
+        let milliseconds = milliseconds(timeout);
+        // SAFETY: strings, store and place outlive the call.
+        result(unsafe {
+            c10d_gloo(
+                store.handle,
+                prefix.as_ptr(),
+                host.as_ptr(),
+                rank as c_int,
+                size as c_int,
+                milliseconds,
+                &raw mut handle,
+            )
+        })?;
+        Ok(Self { handle, size: size as i64, device: Device::Cpu })
+    }
+
+    /// NCCL's group on `device`; else as [`Self::gloo`].
+    ///
+    /// # Errors
+    /// When there is no CUDA device, the program was built without NCCL, or libtorch's reason.
+    pub fn nccl(
+        store: &Store,
+        prefix: &str,
+        device: Device,
+        rank: usize,
+        size: usize,
+        timeout: Duration,
+    ) -> Result<Self, String> {
+        let prefix = c_string(prefix)?;
+        let (mut handle, milliseconds) = (ptr::null_mut(), milliseconds(timeout));
+        // SAFETY: string, store and place outlive the call.
+        result(unsafe {
+            c10d_nccl(store.handle, prefix.as_ptr(), rank as c_int, size as c_int, milliseconds, &raw mut handle)
+        })?;
+        Ok(Self { handle, size: size as i64, device })
+    }
+
+    /// Where the tensors of its collectives have to be.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Puts the sum over all processes into `tensor` (contiguous, on the group's device).
+    ///
+    /// # Errors
+    /// libtorch's reason.
+    pub fn all_reduce(&self, tensor: &mut Tensor) -> Result<(), String> {
+        // SAFETY: both handles are alive; a tch tensor is an `at::Tensor*`.
+        result(unsafe { c10d_all_reduce(self.handle, tensor.as_mut_ptr().cast()) })
+    }
+
+    /// Puts process `root`'s values into `tensor` (contiguous, on the group's device).
+    ///
+    /// # Errors
+    /// libtorch's reason.
+    pub fn broadcast(&self, tensor: &mut Tensor, root: usize) -> Result<(), String> {
+        // SAFETY: as above.
+        result(unsafe { c10d_broadcast(self.handle, tensor.as_mut_ptr().cast(), root as c_int) })
+    }
+
+    /// The rows of all processes, [W · b, ...], from `own` [b, ...] (contiguous, on the group's device, of one shape everywhere).
+    ///
+    /// # Errors
+    /// libtorch's reason.
+    pub fn all_gather(&self, own: &Tensor) -> Result<Tensor, String> {
+        let mut shape = own.size();
+        shape[0] *= self.size;
+        let mut gathered = Tensor::empty(&shape, (own.kind(), own.device()));
+        let mut own = own.shallow_clone();
+        // SAFETY: as above.
+        result(unsafe { c10d_all_gather(self.handle, gathered.as_mut_ptr().cast(), own.as_mut_ptr().cast()) })?;
+        Ok(gathered)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // SAFETY: made by the shim, freed once.
+        unsafe { c10d_free_group(self.handle) }
+    }
+}

@@ -1,0 +1,6 @@
+#pragma once
+namespace gloo {
+namespace transport {
+class Device;
+}
+}

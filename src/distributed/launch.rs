@@ -1,0 +1,142 @@
+//! `--nproc N`: one process a rank on this machine. The variables are torchrun's, so that ranks do not know who launched them.
+
+use std::ffi::OsString;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use super::{DistributedError, Store};
+use crate::error::Error;
+use crate::signals::Signals;
+
+/// Time between looks at the ranks.
+const POLL: Duration = Duration::from_millis(50);
+/// Time that ranks have to end after a signal.
+const GRACE: Duration = Duration::from_secs(5);
+const HOST: &str = "127.0.0.1";
+
+/// This machine among several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nodes {
+    /// Machines.
+    pub count: usize,
+    /// This one, from 0; the first one serves the meeting place.
+    pub rank: usize,
+    /// Where the processes meet: the first machine's address and a free port there.
+    pub meeting: (String, u16),
+}
+
+/// Runs this program with `arguments` in `count` processes here and waits for them. When one fails, the others are stopped.
+///
+/// # Errors
+/// When they cannot be started, one of them fails, or a signal comes.
+pub fn launch(arguments: &[OsString], count: usize, nodes: Option<Nodes>, signals: &Signals) -> Result<(), Error> {
+    let Nodes { count: nodes, rank: node, meeting: (host, port) } =
+        nodes.unwrap_or_else(|| Nodes { count: 1, rank: 0, meeting: (HOST.to_owned(), 0) });
+    let size = count * nodes;
+    let serve = || Store::open(&host, port, true, GRACE);
+    let store = (node == 0).then(serve).transpose().map_err(|why| DistributedError::Join {
+        rank: 0,
+        size,
+        address: format!("{host}:{port}"),
+        seconds: GRACE.as_secs(),
+        why,
+    })?;
+    let port = store.as_ref().map_or(port, Store::port);
+    let program = std::env::current_exe().map_err(Error::output("this program"))?;
+    let parent = std::process::id();
+    let mut ranks = Ranks(Vec::new());
+    for rank in 0..count {
+        let mut command = Command::new(&program);
+        command.args(arguments);
+        for (name, value) in [
+            ("RANK", (node * count + rank).to_string()),
+            ("LOCAL_RANK", rank.to_string()),
+            ("WORLD_SIZE", size.to_string()),
+            ("MASTER_ADDR", host.clone()),
+            ("MASTER_PORT", port.to_string()),
+            ("TORCHELASTIC_USE_AGENT_STORE", "True".to_owned()),
+        ] {
+            command.env(name, value);
+        }
+        if std::env::var_os("OMP_NUM_THREADS").is_none() {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            command.env("OMP_NUM_THREADS", (cores / count).max(1).to_string());
+        }
+        // SAFETY: only calls that are allowed between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                // The parent may have died before that.
+                if libc::getppid() as u32 == parent { Ok(()) } else { Err(std::io::ErrorKind::NotFound.into()) }
+            });
+        }
+        ranks.0.push(Some(command.spawn().map_err(Error::output(&program))?));
+    }
+
+    let mut stopped: Option<(Instant, Error)> = None;
+    while ranks.0.iter().any(Option::is_some) {
+        for rank in 0..count {
+            let Some(status) = ranks.ended(rank)? else { continue };
+            if !status.success() && stopped.is_none() {
+                stopped = Some((Instant::now(), ended(node * count + rank, status).into()));
+                ranks.signal(libc::SIGTERM);
+            }
+        }
+        if let (None, Err(signal)) = (&stopped, signals.check()) {
+            // Ranks leave a checkpoint first; a second signal reaches the launcher and, with it, them.
+            ranks.signal(signal.signal);
+            while ranks.0.iter().any(Option::is_some) {
+                for rank in 0..count {
+                    ranks.ended(rank)?;
+                }
+                std::thread::sleep(POLL);
+            }
+            return Err(signal.into());
+        }
+        if stopped.as_ref().is_some_and(|(since, _)| since.elapsed() > GRACE) {
+            ranks.signal(libc::SIGKILL);
+        }
+        std::thread::sleep(POLL);
+    }
+    stopped.map_or(Ok(()), |(_, error)| Err(error))
+}
+
+fn ended(rank: usize, status: ExitStatus) -> DistributedError {
+    let how = match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with status {code}"),
+        (None, signal) => format!("was killed by signal {}", signal.unwrap_or(0)),
+    };
+    DistributedError::Ended { rank, how, status: status.code().map_or(1, |code| code as u8) }
+}
+
+/// The running ranks; those that are left when this is dropped are killed.
+struct Ranks(Vec<Option<Child>>);
+
+impl Ranks {
+    /// The status of a rank that has just ended.
+    fn ended(&mut self, rank: usize) -> Result<Option<ExitStatus>, Error> {
+        let Some(child) = &mut self.0[rank] else { return Ok(None) };
+        let status = child.try_wait().map_err(Error::output(format!("rank {rank}")))?;
+        if status.is_some() {
+            self.0[rank] = None;
+        }
+        Ok(status)
+    }
+
+    fn signal(&self, signal: i32) {
+        for child in self.0.iter().flatten() {
+            // SAFETY: a child that has not been waited for keeps its number.
+            unsafe { libc::kill(child.id() as i32, signal) };
+        }
+    }
+}
+
+impl Drop for Ranks {
+    fn drop(&mut self) {
+        self.signal(libc::SIGKILL);
+        for child in self.0.iter_mut().flatten() {
+            let _ = child.wait();
+        }
+    }
+}

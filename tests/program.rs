@@ -187,3 +187,26 @@ fn a_signal_leaves_a_checkpoint_to_go_on_from() {
         assert!(state["step"].as_u64() >= Some(5));
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_signal_takes_no_evaluation_away() {
+    let world = World::new(8);
+    let arguments =
+        ["train", "--config", "tiny.toml", "--name", "a", "--set", "train.steps=60", "--set", "train.eval_every=1"];
+    let mut child = world.command(&arguments).stderr(std::process::Stdio::null()).spawn().expect("the program");
+    let metrics = world.path("runs/a/metrics.jsonl");
+    while std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count()) < 6 {
+        assert!(child.try_wait().expect("a status").is_none(), "ended too early");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let kill = std::process::Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status();
+    assert!(kill.expect("kill").success());
+    assert_eq!(child.wait().expect("a status").code(), Some(143));
+    world.ok(&["train", "--resume", "runs/a"]);
+    for kind in ["train", "eval"] {
+        let lines = world.metrics("a").into_iter().filter(|line| line["kind"] == kind);
+        let steps: Vec<u64> = lines.filter_map(|line| line["step"].as_u64()).collect();
+        assert!(steps.iter().copied().eq(1..=60), "{kind}: {steps:?}");
+    }
+}

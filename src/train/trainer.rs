@@ -175,13 +175,14 @@ impl<'a> Trainer<'a> {
                 metrics.train(self.state.step, &self.record(&losses, grad_norm, lr, &window))?;
                 window = Window::new();
             }
+            progress.advance(1, || format!("loss {:.3}", losses.total.double_value(&[])));
+            let evaluates = self.is_due(self.config.train.eval_every) || self.state.step == steps;
+            self.state.evaluated = !evaluates;
             if let Some(signal) = stop {
                 self.save(run)?;
                 return Err(signal.into());
             }
-            progress.advance(1, || format!("loss {:.3}", losses.total.double_value(&[])));
-            if self.is_due(self.config.train.eval_every) || self.state.step == steps {
-                self.state.evaluated = false;
+            if evaluates {
                 self.finish_step(run, &mut metrics)?;
                 window = Window::new();
             } else if self.is_due(self.config.train.checkpoint_every) {

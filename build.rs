@@ -10,7 +10,8 @@ fn main() {
         println!("cargo:warning=torch-sys did not say where libtorch is; the program may need LD_LIBRARY_PATH");
         return;
     };
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{libraries}");
+    // DT_RPATH, which comes before LD_LIBRARY_PATH: another libtorch there must not be taken.
+    println!("cargo:rustc-link-arg=-Wl,--disable-new-dtags,-rpath,{libraries}");
     let cuda = Path::new(&libraries).join("libtorch_cuda.so");
     println!("cargo:rerun-if-changed={}", cuda.display());
     let has_cuda = is_loadable(&cuda);

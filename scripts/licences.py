@@ -1,11 +1,22 @@
 #!/usr/bin/env python3
-"""Checks that every crate the program is built from has a licence that allows its use here; prints them by licence."""
+"""Checks that every crate the program is built from has a licence that allows its use here; prints them by licence.
+
+    .venv/bin/python scripts/licences.py        (after scripts/setup --exporters)
+"""
+
+from __future__ import annotations
 
 import collections
 import json
 import subprocess
 import sys
 
+try:
+    from license_expression import ExpressionError, LicenseExpression, Licensing
+except ImportError:
+    sys.exit("scripts/licences.py: no license-expression: run scripts/setup --exporters, then this with .venv/bin/python")
+
+SPDX = Licensing()
 ALLOWED = {
     "MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "ISC", "MIT-0",
     "Unicode-3.0", "Unlicense", "Zlib", "0BSD",
@@ -16,12 +27,24 @@ ALLOWED = {
 }
 
 
-def allowed(expression: str) -> bool:
-    """SPDX expressions with AND below OR; "/" is an old spelling of OR."""
-    text = expression.replace("/", " OR ").replace("(", " ").replace(")", " ")
-    if "AND" in text:
-        return all(any(part.strip() in ALLOWED for part in side.split(" OR ")) for side in text.split(" AND "))
-    return any(part.strip() in ALLOWED for part in text.split(" OR "))
+def allowed(tree: LicenseExpression) -> bool:
+    """OR needs one side that is allowed, AND all; a licence WITH an exception is on the list as a whole."""
+    if isinstance(tree, SPDX.OR):
+        return any(map(allowed, tree.args))
+    if isinstance(tree, SPDX.AND):
+        return all(map(allowed, tree.args))
+    return str(tree) in ALLOWED
+
+
+def refusal(expression: str | None) -> str | None:
+    """Why a crate with this SPDX expression may not be used, if it may not. "/" is an old spelling of OR."""
+    if not expression or expression.isspace():
+        return "no licence"
+    try:
+        tree = SPDX.parse(expression.replace("/", " OR "), simple=True)
+    except (ExpressionError, IndexError):  # IndexError: what the parser says to ().
+        return f"{expression} (not an SPDX expression)"
+    return None if allowed(tree) else expression
 
 
 def main() -> None:
@@ -30,7 +53,8 @@ def main() -> None:
     by_licence = collections.Counter(package["license"] or "none" for package in packages)
     for licence, count in by_licence.most_common():
         print(f"{count:4} {licence}")
-    refused = [f"{package['name']} {package['version']}: {package['license']}" for package in packages if not allowed(package["license"] or "none")]
+    reasons = [(package, refusal(package["license"])) for package in packages]
+    refused = [f"{package['name']} {package['version']}: {reason}" for package, reason in reasons if reason]
     if refused:
         sys.exit("licences that are not on the list of scripts/licences.py:\n" + "\n".join(refused))
 

@@ -1,13 +1,18 @@
-//! SIGINT and SIGTERM: the first asks long work to stop at the next safe point, the second leaves at once.
+//! Signals. SIGINT, SIGTERM and a hang-up ask long work to stop at the next safe point; a second one, a second or more after the
+//! first, leaves at once (a terminal and a scheduler may both send the first). SIGUSR1 asks for a checkpoint and goes on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
+
+/// Signals that come within this time count as one.
+const AS_ONE: Duration = Duration::from_secs(1);
 
 /// A signal asked the work to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", if self.signal == SIGINT { "interrupted" } else { "terminated" })]
+#[error("{}", match self.signal { SIGINT => "interrupted", SIGHUP => "hung up", _ => "terminated" })]
 pub struct Interrupted {
     /// Its number.
     pub signal: i32,
@@ -24,8 +29,9 @@ impl Interrupted {
 /// Signals that came in.
 #[derive(Clone, Debug, Default)]
 pub struct Signals {
-    interrupted: Arc<AtomicBool>,
-    terminated: Arc<AtomicBool>,
+    /// The one that asked to stop; 0 before.
+    stop: Arc<AtomicI32>,
+    save: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -35,25 +41,49 @@ impl Signals {
     /// When the system refuses.
     pub fn listen() -> std::io::Result<Self> {
         let signals = Self::default();
-        for (signal, flag) in [(SIGINT, &signals.interrupted), (SIGTERM, &signals.terminated)] {
-            // In this order: at the second signal the flag is set already.
-            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, flag.clone())?;
-            signal_hook::flag::register(signal, flag.clone())?;
-        }
+        // A file that grows beyond the limit is then an error of writing, instead of the end of the program.
+        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+        let stops: &[i32] = if is_ignored(SIGHUP) { &[SIGINT, SIGTERM] } else { &[SIGINT, SIGTERM, SIGHUP] };
+        let mut coming = signal_hook::iterator::Signals::new(stops.iter().chain(&[SIGUSR1]))?;
+        let (stop, save) = (signals.stop.clone(), signals.save.clone());
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            let mut first: Option<Instant> = None;
+            for signal in coming.forever() {
+                match first {
+                    _ if signal == SIGUSR1 => save.store(true, Ordering::SeqCst),
+                    None => {
+                        first = Some(Instant::now());
+                        stop.store(signal, Ordering::SeqCst);
+                    }
+                    Some(first) if first.elapsed() >= AS_ONE => signal_hook::low_level::exit(128 + signal),
+                    Some(_) => {}
+                }
+            }
+        })?;
         Ok(signals)
     }
 
-    /// An error once a signal has come.
+    /// An error once a signal to stop has come.
     ///
     /// # Errors
     /// See above.
     pub fn check(&self) -> Result<(), Interrupted> {
-        if self.terminated.load(Ordering::Relaxed) {
-            Err(Interrupted { signal: SIGTERM })
-        } else if self.interrupted.load(Ordering::Relaxed) {
-            Err(Interrupted { signal: SIGINT })
-        } else {
-            Ok(())
+        match self.stop.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            signal => Err(Interrupted { signal }),
         }
     }
+
+    /// Whether a checkpoint was asked for since the last call.
+    #[must_use]
+    pub fn take_save(&self) -> bool {
+        self.save.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// Whether the process was started with `signal` ignored, as `nohup` does.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

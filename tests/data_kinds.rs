@@ -9,7 +9,7 @@ use std::path::Path;
 
 use cmd::config::{Config, Needs};
 use cmd::data::Dataset;
-use common::{World, fixture, write_wav_as};
+use common::{Workspace, fixture, write_wav_as};
 use serde_json::{Value, json};
 
 const PICTURES: [&str; 5] =
@@ -91,13 +91,13 @@ fn spokencoco(root: &Path) {
 }
 
 /// A world without data of its own, and a configuration `kind`.toml for the data set that `make` puts into the folder `kind`.
-fn world(kind: &str, make: impl Fn(&Path)) -> World {
-    let world = World::new(2);
+fn world(kind: &str, make: impl Fn(&Path)) -> Workspace {
+    let world = Workspace::new(2);
     add(&world, kind, make);
     world
 }
 
-fn add(world: &World, kind: &str, make: impl Fn(&Path)) {
+fn add(world: &Workspace, kind: &str, make: impl Fn(&Path)) {
     let root = world.path(kind);
     fs::create_dir_all(&root).expect("a folder");
     make(&root);
@@ -111,7 +111,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).expect("JSON")
 }
 
-fn check_json(world: &World, config: &str, more: &[&str]) -> (Option<i32>, Value) {
+fn check_json(world: &Workspace, config: &str, more: &[&str]) -> (Option<i32>, Value) {
     let output = world.cmd(&[&["data", "check", config, "--json"], more].concat());
     (output.status.code(), serde_json::from_slice(&output.stdout).expect("JSON"))
 }

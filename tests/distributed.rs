@@ -7,7 +7,7 @@ mod common;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::World;
+use common::Workspace;
 use serde_json::Value;
 
 fn train<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -15,7 +15,7 @@ fn train<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["train", "--config", "tiny.toml", "--name", name], &batch[..], more].concat()
 }
 
-fn figures(world: &World, run: &str, key: &str) -> Vec<f64> {
+fn figures(world: &Workspace, run: &str, key: &str) -> Vec<f64> {
     world.metrics(run).iter().filter_map(|line| line[key].as_f64()).collect()
 }
 
@@ -28,14 +28,14 @@ fn assert_close(ours: &[f64], theirs: &[f64], what: &str) {
 }
 
 /// Recalls, image by image of the split, are those of one process as well: the figures of evaluation are equal.
-fn evaluations(world: &World, run: &str) -> Vec<Value> {
+fn evaluations(world: &Workspace, run: &str) -> Vec<Value> {
     let lines = world.metrics(run).into_iter().filter(|line| line["kind"] == "eval");
     lines.map(|line| line["mean"].clone()).collect()
 }
 
 #[test]
 fn the_number_of_processes_changes_nothing() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     for (name, settings) in [
         ("paired", &["--set", "speech.dropout=0"][..]),
         (
@@ -61,7 +61,7 @@ fn the_number_of_processes_changes_nothing() {
 /// Adam's first moment after one step is 0.1 of the gradient.
 #[test]
 fn the_first_gradient_is_that_of_one_process() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     let gradient = |run: &str| {
         let bytes = std::fs::read(world.path(&format!("runs/{run}/last/optimizer.safetensors"))).expect("a file");
         let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
@@ -96,7 +96,7 @@ fn the_first_gradient_is_that_of_one_process() {
 
 #[test]
 fn a_run_goes_on_with_another_number_of_processes() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     world.ok(&train("straight", &["--nproc", "2"]));
     world.ok(&train("changed", &["--nproc", "2"]));
     std::fs::remove_dir_all(world.path("runs/changed/checkpoints/step-000012")).expect("removed");
@@ -108,7 +108,7 @@ fn a_run_goes_on_with_another_number_of_processes() {
 
 #[test]
 fn bad_files_are_counted_over_all_processes() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     for name in ["train 3 1.wav", "train 6 0.wav"] {
         std::fs::write(world.path("data").join(name), "no audio").expect("written");
     }
@@ -134,7 +134,7 @@ fn bad_files_are_counted_over_all_processes() {
 
 #[test]
 fn wrong_use_is_one_line() {
-    let world = World::new(4);
+    let world = Workspace::new(4);
     let uneven = ["--set", "train.batch_size=10", "--nproc", "4"];
     let arguments = [&["train", "--config", "tiny.toml"][..], &uneven].concat();
     let output = world.cmd(&arguments);
@@ -168,7 +168,7 @@ fn wrong_use_is_one_line() {
 
 #[test]
 fn two_machines_and_slurm_are_the_same_run() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     let steps = ["--set", "train.steps=4", "--set", "train.eval_every=4"];
     world.ok(&train("one", &steps));
     let free_port = || {
@@ -206,7 +206,7 @@ fn torchrun_launches_it() {
     if !torchrun.exists() {
         return;
     }
-    let world = World::new(8);
+    let world = Workspace::new(8);
     world.ok(&train("one", &[]));
     let mut command = std::process::Command::new(torchrun);
     command.args(["--nproc-per-node", "2", "--no-python", env!("CARGO_BIN_EXE_cmd")]).args(train("two", &[]));
@@ -216,7 +216,7 @@ fn torchrun_launches_it() {
 }
 
 /// A long run in two processes that has made some steps and a checkpoint.
-fn start(world: &World, name: &str, more: &[&str]) -> (Child, Vec<u32>) {
+fn start(world: &Workspace, name: &str, more: &[&str]) -> (Child, Vec<u32>) {
     let steps = ["--nproc", "2", "--set", "train.steps=100000", "--set", "train.eval_every=100000"];
     let arguments = train(name, &[&steps[..], more].concat()).into_iter().map(str::to_owned).collect::<Vec<_>>();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -243,7 +243,7 @@ fn is_running(process: u32) -> bool {
 
 #[test]
 fn all_end_when_one_dies() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     for rank in [0, 1] {
         let name = format!("killed-{rank}");
         let (child, ranks) = start(&world, &name, &[]);
@@ -265,7 +265,7 @@ fn all_end_when_one_dies() {
 
 #[test]
 fn ranks_end_with_the_launcher_and_with_a_signal_to_it() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     let (mut child, ranks) = start(&world, "orphans", &[]);
     kill("KILL", child.id());
     child.wait().expect("an end");
@@ -284,7 +284,7 @@ fn ranks_end_with_the_launcher_and_with_a_signal_to_it() {
 
 #[test]
 fn a_rank_that_hangs_ends_all_after_the_time_out() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     let (child, ranks) = start(&world, "hangs", &["--set", "distributed.timeout_seconds=3"]);
     kill("STOP", ranks[1]);
     let output = child.wait_with_output().expect("an end");

@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use cmd::distributed::World;
 use cmd::eval::{Recalls, Similarities};
 use cmd::model::{
-    CmdModel, Features, LossOptions, ModelConfig, Pairing, ParameterSpec, PatchNoise, QueryNorm, SameImage,
+    CmdModel, Encoded, LossOptions, ModelConfig, Pairing, ParameterSpec, PatchNoise, QueryNorm, SameImage,
 };
-use cmd::train::{Adam, AdamSettings};
+use cmd::train::{Adam, AdamSettings, step};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
@@ -101,7 +102,7 @@ fn golden_losses() {
         for name in &names {
             model.parameters_mut().set(name, golden.get(&format!("param.{name}")));
         }
-        let features = Features {
+        let encoded = Encoded {
             hidden: golden.get("in.hidden").shallow_clone(),
             frames: golden.get("in.frames").shallow_clone(),
             image_cls: golden.get("in.image_cls").shallow_clone(),
@@ -114,7 +115,10 @@ fn golden_losses() {
             golden.get("in.donor_patch"),
         );
         let options = LossOptions { alpha: case.alpha, pairing: case.pairing, same_image: case.same_image };
-        let losses = model.losses(&features, Some(&noise), options, None);
+        // The road that training takes.
+        let world = World::alone();
+        let made = step::gradient(&mut model, &encoded, (&encoded.image_ids, 0), Some(&noise), options, None, &world);
+        let step::Gradient { losses, flat, .. } = made.expect("one process loses nobody");
         let cmd = losses.cmd.as_ref().expect("a denoising branch");
         golden.close("out.speech_cls", &losses.speech_cls, 1e-5);
         golden.close("out.image_cls", &losses.image_cls, 1e-5);
@@ -124,8 +128,7 @@ fn golden_losses() {
         golden.close("out.loss_cmd", &cmd.loss, 1e-5);
         golden.close("out.loss", &losses.total, 1e-5);
 
-        losses.total.backward();
-        for (name, gradient) in model.parameters().split(&model.parameters().gradient()) {
+        for (name, gradient) in model.parameters().split(&flat) {
             let what = format!("grad.{name}");
             let scale = golden.get(&what).abs().max().double_value(&[]);
             golden.close(&what, &gradient, 1e-4 * scale.max(1e-4));

@@ -2,7 +2,9 @@
 
 #![allow(clippy::expect_used, reason = "a test may panic")]
 
-use cmd::model::{CmdModel, Dropout, Features, LossOptions, ModelConfig, Pairing, PatchNoise, QueryNorm, SameImage};
+use cmd::model::{
+    CmdModel, Dropout, Embedded, Encoded, LossOptions, Losses, ModelConfig, Pairing, PatchNoise, QueryNorm, SameImage,
+};
 use tch::{Device, Kind, Tensor};
 
 const PAPER: ModelConfig = ModelConfig {
@@ -16,11 +18,11 @@ const PAPER: ModelConfig = ModelConfig {
 const SMALL: ModelConfig = ModelConfig { layers: 3, speech_width: 16, width: 12, heads: 4, ..PAPER };
 const OPTIONS: LossOptions = LossOptions { alpha: 0.5, pairing: Pairing::Paired, same_image: SameImage::Positives };
 
-fn features(batch: i64, frames: i64) -> Features {
+fn features(batch: i64, frames: i64) -> Encoded {
     tch::manual_seed(5);
     let normal = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
     let counts: Vec<i64> = (0..batch).map(|row| 1 + (row * 5 + 3) % frames).collect();
-    Features {
+    Encoded {
         hidden: normal(&[3, batch, frames, 16]),
         frames: Tensor::from_slice(&counts),
         image_cls: normal(&[batch, 12]),
@@ -29,8 +31,19 @@ fn features(batch: i64, frames: i64) -> Features {
     }
 }
 
-fn noise(features: &Features) -> PatchNoise {
+fn noise(features: &Encoded) -> PatchNoise {
     PatchNoise::draw(&features.image_ids, 9, 0.3, cmd::model::DonorPosition::Random, 1, 1).expect("several images")
+}
+
+/// The losses of a batch, without dropout.
+fn losses(model: &CmdModel, features: &Encoded, noise: Option<&PatchNoise>, options: LossOptions) -> Losses {
+    let embedded = Embedded {
+        speech_cls: model.speech().forward(&features.hidden, &features.frames, None),
+        image_cls: features.image_cls.shallow_clone(),
+        patches: features.patches.shallow_clone(),
+        image_ids: features.image_ids.clone(),
+    };
+    model.losses(&embedded, noise, options)
 }
 
 fn same(a: &Tensor, b: &Tensor, tolerance: f64) -> bool {
@@ -48,7 +61,7 @@ fn the_papers_parameter_counts() {
 #[test]
 fn padding_changes_nothing() {
     let model = CmdModel::new(SMALL, 1, Device::Cpu);
-    let Features { hidden, frames, .. } = features(4, 7);
+    let Encoded { hidden, frames, .. } = features(4, 7);
     let garbage = Tensor::full([3, 4, 5, 16], 1e4, (Kind::Float, Device::Cpu));
     let padded = Tensor::cat(&[&hidden, &garbage], 2);
     let dropout = Dropout { rate: 0.3, seed: 1, step: 2, first_row: 0 };
@@ -61,7 +74,7 @@ fn padding_changes_nothing() {
 #[test]
 fn the_cls_row_is_that_of_the_whole_layer() {
     let model = CmdModel::new(SMALL, 2, Device::Cpu);
-    let Features { hidden, frames, .. } = features(4, 7);
+    let Encoded { hidden, frames, .. } = features(4, 7);
     let whole = model.speech().forward_frames(&hidden, &frames);
     assert_eq!(whole.size(), [4, 8, 12]);
     assert!(same(&whole.select(1, 0), &model.speech().forward(&hidden, &frames, None), 1e-6));
@@ -73,7 +86,7 @@ fn a_shuffled_batch_has_the_same_loss() {
     let straight = features(6, 7);
     let order = Tensor::from_slice(&[3i64, 0, 5, 2, 1, 4]);
     let rows = |tensor: &Tensor, dim| tensor.index_select(dim, &order);
-    let shuffled = Features {
+    let shuffled = Encoded {
         hidden: rows(&straight.hidden, 1),
         frames: rows(&straight.frames, 0),
         image_cls: rows(&straight.image_cls, 0),
@@ -88,9 +101,9 @@ fn a_shuffled_batch_has_the_same_loss() {
     let patch = Tensor::zeros([6, 9], (Kind::Int64, Device::Cpu));
     for (pairing, same_image) in [(Pairing::Paired, SameImage::Positives), (Pairing::All, SameImage::Masked)] {
         let options = LossOptions { pairing, same_image, ..OPTIONS };
-        let loss = |features: &Features, donors: &Tensor| {
+        let loss = |features: &Encoded, donors: &Tensor| {
             let noise = PatchNoise::from_donors(&mask, donors, &patch);
-            model.losses(features, Some(&noise), options, None).total.double_value(&[])
+            losses(&model, features, Some(&noise), options).total.double_value(&[])
         };
         assert!((loss(&straight, &donors) - loss(&shuffled, &moved)).abs() < 1e-5);
     }
@@ -100,7 +113,7 @@ fn a_shuffled_batch_has_the_same_loss() {
 fn gradients_reach_every_parameter_and_no_feature() {
     let model = CmdModel::new(SMALL, 4, Device::Cpu);
     let features = features(6, 7);
-    let losses = model.losses(&features, Some(&noise(&features)), OPTIONS, None);
+    let losses = losses(&model, &features, Some(&noise(&features)), OPTIONS);
     losses.total.backward();
     for (spec, leaf) in model.parameters().iter() {
         assert!(leaf.grad().defined() && leaf.grad().abs().max().double_value(&[]) > 0.0, "{}", spec.name);
@@ -114,7 +127,7 @@ fn gradients_reach_every_parameter_and_no_feature() {
 fn alpha_0_is_the_contrastive_loss_alone() {
     let model = CmdModel::new(ModelConfig { fusion: None, ..SMALL }, 4, Device::Cpu);
     let features = features(6, 7);
-    let losses = model.losses(&features, None, LossOptions { alpha: 0.0, ..OPTIONS }, None);
+    let losses = losses(&model, &features, None, LossOptions { alpha: 0.0, ..OPTIONS });
     assert!(losses.cmd.is_none());
     assert_eq!(losses.total.double_value(&[]), losses.sic.double_value(&[]));
 }
@@ -122,7 +135,7 @@ fn alpha_0_is_the_contrastive_loss_alone() {
 #[test]
 fn dropout_masks_belong_to_rows_of_the_global_batch() {
     let model = CmdModel::new(SMALL, 6, Device::Cpu);
-    let Features { hidden, frames, .. } = features(6, 7);
+    let Encoded { hidden, frames, .. } = features(6, 7);
     let dropout = Dropout { rate: 0.2, seed: 9, step: 3, first_row: 0 };
     let whole = model.speech().forward(&hidden, &frames, Some(dropout));
     let rest = model.speech().forward(
@@ -140,7 +153,7 @@ fn the_papers_batch_needs_no_tensor_over_pairs_and_patches() {
     // B x B x N x E alone would be 12.9 GB.
     let model = CmdModel::new(ModelConfig { speech_width: 64, ..PAPER }, 7, Device::Cpu);
     let normal = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
-    let features = Features {
+    let features = Encoded {
         hidden: normal(&[25, 128, 4, 64]),
         frames: Tensor::full([128], 4, (Kind::Int64, Device::Cpu)),
         image_cls: normal(&[128, 768]),
@@ -150,7 +163,7 @@ fn the_papers_batch_needs_no_tensor_over_pairs_and_patches() {
     let noise =
         PatchNoise::draw(&features.image_ids, 256, 0.3, cmd::model::DonorPosition::Random, 1, 1).expect("images");
     for pairing in [Pairing::Paired, Pairing::All] {
-        let losses = model.losses(&features, Some(&noise), LossOptions { pairing, ..OPTIONS }, None);
+        let losses = losses(&model, &features, Some(&noise), LossOptions { pairing, ..OPTIONS });
         losses.total.backward();
         assert!(losses.total.double_value(&[]).is_finite());
     }

@@ -5,8 +5,8 @@
 
 mod common;
 
-use cmd::config::{Config, DataConfig, DataKind, Needs};
-use cmd::data::{Audio, Clip, Dataset, Header, Picture};
+use cmd::config::{Config, Needs};
+use cmd::data::{Audio, Clip, DataConfig, DataKind, Dataset, Header, Picture};
 use cmd::draw::{Draw, Purpose};
 use common::fixture;
 

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::World;
+use common::Workspace;
 use serde_json::Value;
 
 /// Figures of training without those that measure time.
@@ -32,7 +32,7 @@ fn tensors(path: &std::path::Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn trains_evaluates_and_leaves_a_run_behind() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     world.ok(&["train", "--config", "tiny.toml", "--name", "a"]);
     for file in
         ["config.toml", "metrics.jsonl", "best/model.safetensors", "last/optimizer.safetensors", "last/state.json"]
@@ -83,7 +83,7 @@ fn trains_evaluates_and_leaves_a_run_behind() {
 
 #[test]
 fn a_resumed_run_equals_the_straight_one_to_the_bit() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     world.ok(&["train", "--config", "tiny.toml", "--name", "straight"]);
     let model = |run: &str, file: &str| tensors(&world.path(&format!("runs/{run}/last/{file}")));
     for cache in ["false", "true"] {
@@ -104,7 +104,7 @@ fn a_resumed_run_equals_the_straight_one_to_the_bit() {
 
 #[test]
 fn the_order_does_not_depend_on_threads() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     world.ok(&["train", "--config", "tiny.toml", "--name", "one", "--set", "data.workers=1"]);
     world.ok(&[
         "train",
@@ -122,7 +122,7 @@ fn the_order_does_not_depend_on_threads() {
 
 #[test]
 fn resuming_passes_over_a_damaged_checkpoint() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     world.ok(&["train", "--config", "tiny.toml", "--name", "a", "--set", "train.keep=9"]);
     let file = world.path("runs/a/checkpoints/step-000012/model.safetensors");
     let mut bytes = std::fs::read(&file).expect("a model");
@@ -136,7 +136,7 @@ fn resuming_passes_over_a_damaged_checkpoint() {
 
 #[test]
 fn training_skips_bad_files_and_evaluation_refuses_them() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     std::fs::write(world.path("data/train 3 1.wav"), "no audio").expect("written");
     std::fs::remove_file(world.path("data/test 2.png")).expect("removed");
     let output = world.cmd(&["train", "--config", "tiny.toml", "--name", "a"]);
@@ -157,7 +157,7 @@ fn training_skips_bad_files_and_evaluation_refuses_them() {
 
 #[test]
 fn data_check_counts_and_names_what_is_missing() {
-    let world = World::new(4);
+    let world = Workspace::new(4);
     assert!(world.ok(&["data", "check", "tiny.toml"]).contains("data train: 4 images, 11 utterances"));
     std::fs::remove_file(world.path("data/val 1 0.wav")).expect("removed");
     let output = world.cmd(&["data", "check", "tiny.toml", "--json"]);
@@ -168,7 +168,7 @@ fn data_check_counts_and_names_what_is_missing() {
 #[cfg(unix)]
 #[test]
 fn a_signal_leaves_a_checkpoint_to_go_on_from() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     let steps =
         ["--set", "train.steps=100000", "--set", "train.eval_every=100000", "--set", "train.checkpoint_every=100000"];
     for (name, signal, status) in [("term", "TERM", 143), ("int", "INT", 130)] {
@@ -191,7 +191,7 @@ fn a_signal_leaves_a_checkpoint_to_go_on_from() {
 #[cfg(unix)]
 #[test]
 fn a_signal_takes_no_evaluation_away() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     let arguments =
         ["train", "--config", "tiny.toml", "--name", "a", "--set", "train.steps=60", "--set", "train.eval_every=1"];
     let mut child = world.command(&arguments).stderr(std::process::Stdio::null()).spawn().expect("the program");

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{World, fixture};
+use common::{Workspace, fixture};
 
 fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&["train", "--config", "tiny.toml"], more].concat()
@@ -12,7 +12,7 @@ fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
 
 #[test]
 fn configuration() {
-    let world = World::new(2);
+    let world = Workspace::new(2);
     let refused = |more: &[&str], parts: &[&str]| world.fails(2, &train(more), parts);
     world.fails(2, &["train", "--config", "none.toml"], &["none.toml", "No such file", "--config"]);
     world.fails(2, &["train"], &["--config"]);
@@ -32,7 +32,7 @@ fn configuration() {
 
 #[test]
 fn device() {
-    let world = World::new(2);
+    let world = Workspace::new(2);
     world.fails(2, &train(&["--device", "tpu"]), &["--device tpu: write auto, cpu, cuda or cuda:N"]);
     if !tch::Cuda::is_available() {
         world.fails(2, &train(&["--device", "cuda"]), &["--device cuda: libtorch sees 0 CUDA devices"]);
@@ -42,7 +42,7 @@ fn device() {
 
 #[test]
 fn data() {
-    let world = World::new(2);
+    let world = Workspace::new(2);
     let refused = |more: &[&str], parts: &[&str]| world.fails(2, &train(more), parts);
     refused(&["--set", "data.path=none.jsonl"], &["none.jsonl", "data.path must name a manifest"]);
     refused(&["--set", "data.root=none"], &["/none: no such folder: data.root"]);
@@ -55,7 +55,7 @@ fn data() {
 
 #[test]
 fn encoders() {
-    let world = World::new(2);
+    let world = Workspace::new(2);
     let speech = |file: &str, parts: &[&str]| {
         let set = format!("encoders.speech.path={}", fixture(file).display());
         world.fails(2, &train(&["--set", &set]), &[&[file], parts].concat());
@@ -78,7 +78,7 @@ fn encoders() {
 
 #[test]
 fn checkpoints() {
-    let world = World::new(4);
+    let world = Workspace::new(4);
     world.fails(2, &["eval"], &["runs/latest", "name the folder of a run"]);
     world.fails(2, &["train", "--resume", "latest"], &["runs/latest"]);
     world.fails(2, &["eval", "--checkpoint", "none", "--data", "tiny.toml"], &["none", "No such file"]);
@@ -108,14 +108,14 @@ fn checkpoints() {
 
 #[test]
 fn one_image_cannot_be_denoised() {
-    let world = World::new(1);
+    let world = Workspace::new(1);
     world.fails(1, &train(&[]), &["single image", "cmd.alpha = 0"]);
     world.ok(&train(&["--set", "cmd.alpha=0"]));
 }
 
 #[test]
 fn a_loss_that_is_not_finite_stops_before_the_update() {
-    let world = World::new(8);
+    let world = Workspace::new(8);
     let set = format!("encoders.speech.path={}", fixture("not_a_number.pt").display());
     world.fails(3, &train(&["--set", &set]), &["step 1: the ", "is not finite", ".wav"]);
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::error::Error;
 use super::print;
 use crate::config::{Config, Needs, Override};
 use crate::data::{Audit, Dataset, write_manifest};
-use crate::error::Error;
 use crate::signals::Signals;
 
 /// Looks after data sets.

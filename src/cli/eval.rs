@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::device::device;
+use super::device::{Local, device};
+use super::error::Error;
 use super::print;
-use crate::config::{Config, ConfigError, EncodersConfig, Needs, Override};
+use crate::checkpoint::{Checkpoint, CheckpointError, Fingerprint, RunDir, State};
+use crate::config::{Config, ConfigError, Needs, Override};
 use crate::data::Dataset;
-use crate::distributed::World;
-use crate::encoders::Encoders;
-use crate::error::Error;
-use crate::eval::{EvalSet, SplitResult, retrieval_picture, table};
+use crate::distributed::{Crew, World};
+use crate::encoders::{Encoders, EncodersConfig};
+use crate::eval::{EvalError, EvalSet, SplitResult, retrieval_picture, table};
 use crate::model::CmdModel;
 use crate::signals::Signals;
-use crate::train::{Checkpoint, CheckpointError, RunDir, State};
 
 /// Ranks a split with a trained model: recalls in both directions.
 #[derive(Debug, clap::Args)]
@@ -55,7 +55,7 @@ const EXAMPLES: &str = "Examples:
 
 pub(super) fn run(args: &Args) -> Result<(), Error> {
     let overrides: Vec<Override> = args.overrides.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-    let device = device(&args.device, 0)?;
+    let device = device(&args.device, Local::ALONE)?;
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
     let (checkpoint, run) = find_checkpoint(args)?;
     let model = checkpoint.load_for_inference(device)?;
@@ -69,7 +69,9 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         (data, _) => data.to_vec(),
     };
 
-    let world = World::alone();
+    let (world, picture) = (World::alone(), args.picture.as_deref().map(PictureFile::create).transpose()?);
+    let crew = Crew { world: &world, signals: &signals };
+    let mut drawn = Ok(());
     let mut results = Vec::new();
     let mut loaded: Option<(EncodersConfig, Encoders)> = None;
     let own = run.as_ref().map(|run| Config::load(&run.config(), &[], Needs::Encoders)).transpose()?;
@@ -81,21 +83,36 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
             _ => loaded.insert((config.encoders.clone(), Encoders::load(&config.encoders, device)?)),
         };
         check_encoders(&checkpoint, &model, state.as_ref(), encoders)?;
-        let mut set = EvalSet::new(&split, encoders, &config, &world, &signals)?;
-        let embeddings = set.embed(&model, &world, &signals)?;
-        let result = SplitResult::new(&split, &embeddings)?;
-        if let Some(file) = args.picture.as_ref().filter(|_| number == 0) {
-            let svg = retrieval_picture(&split, &embeddings, &result)?;
-            std::fs::write(file, svg).map_err(Error::output(file))?;
+        let embeddings = EvalSet::new(&split, encoders, &config.features(), crew)?.embed(&model)?;
+        let result = SplitResult::new(&split, &embeddings).map_err(EvalError::from)?;
+        if let Some(file) = picture.as_ref().filter(|_| number == 0) {
+            drawn =
+                retrieval_picture(&split, &embeddings, &result).map_err(Error::from).and_then(|svg| file.write(&svg));
         }
         results.push(result);
     }
 
     if args.json {
         let all = json!({ "checkpoint": checkpoint.path(), "results": results });
-        print(&format!("{all:#}\n"))
+        print(&format!("{all:#}\n"))?;
     } else {
-        print(&format!("{}\n", table(&results)))
+        print(&format!("{}\n", table(&results)))?;
+    }
+    // After the table: a picture that cannot be drawn costs no result.
+    drawn
+}
+
+/// A picture that was found to be writable before hours of work.
+struct PictureFile<'a>(&'a Path);
+
+impl<'a> PictureFile<'a> {
+    fn create(path: &'a Path) -> Result<Self, Error> {
+        std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(Error::output(path))?;
+        Ok(Self(path))
+    }
+
+    fn write(&self, svg: &str) -> Result<(), Error> {
+        std::fs::write(self.0, svg).map_err(Error::output(self.0))
     }
 }
 
@@ -103,13 +120,9 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
 fn load_config(path: &Path, overrides: &[Override], own: Option<&Config>) -> Result<Config, ConfigError> {
     let Some(own) = own else { return Config::load(path, overrides, Needs::Encoders) };
     let mut config = Config::load(path, overrides, Needs::Data)?;
-    for (named, own) in
-        [(&mut config.encoders.speech, &own.encoders.speech), (&mut config.encoders.image, &own.encoders.image)]
-    {
-        if named.path.is_none() {
-            named.path.clone_from(&own.path);
-        }
-    }
+    let (named, own) = (&mut config.encoders, &own.encoders);
+    named.speech.path = named.speech.path.take().or_else(|| own.speech.path.clone());
+    named.image.path = named.image.path.take().or_else(|| own.image.path.clone());
     Ok(config)
 }
 
@@ -117,6 +130,12 @@ fn find_checkpoint(args: &Args) -> Result<(Checkpoint, Option<RunDir>), Error> {
     let is_run = |path: &Path| path.join("config.toml").is_file();
     match &args.checkpoint {
         Some(path) if !is_run(path) => {
+            // The link `best` of a run can be stale; the run's state is not.
+            let of = path.file_name().filter(|name| *name == "best").and_then(|_| path.parent());
+            if let Some(run) = of.filter(|run| is_run(run)) {
+                let run = RunDir::open(run, &args.output)?;
+                return Ok((run.best()?, Some(run)));
+            }
             let checkpoint = Checkpoint::open(path)?;
             let run = RunDir::of(&checkpoint);
             Ok((checkpoint, run))
@@ -148,22 +167,17 @@ fn check_encoders(
         ));
     }
     let Some(state) = state else { return Ok(()) };
-    for (modality, then, name, fingerprint) in [
-        ("speech", &state.speech_encoder, &speech.name, encoders.speech().fingerprint()),
-        ("image", &state.image_encoder, &image.name, encoders.image().fingerprint()),
+    for (modality, then, now) in [
+        ("speech", &state.speech_encoder, Fingerprint::new(&speech.name, encoders.speech().fingerprint())),
+        ("image", &state.image_encoder, Fingerprint::new(&image.name, encoders.image().fingerprint())),
     ] {
-        if then.fingerprint != fingerprint {
+        if then.fingerprint != now.fingerprint {
             return mismatch(format!(
-                "the checkpoint was trained on the {modality} encoder {} ({}), but encoders.{modality}.path names {name} ({})",
-                then.name,
-                short(&then.fingerprint),
-                short(fingerprint)
+                "the checkpoint was trained on the {modality} encoder {}, but encoders.{modality}.path names {}",
+                then.describe(),
+                now.describe()
             ));
         }
     }
     Ok(())
-}
-
-fn short(fingerprint: &str) -> &str {
-    fingerprint.get(..12).unwrap_or(fingerprint)
 }

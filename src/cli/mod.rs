@@ -2,10 +2,11 @@
 
 mod data;
 mod device;
+pub mod error;
 mod eval;
+mod launching;
 mod train;
 
-use std::any::Any;
 use std::ffi::OsString;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,9 +14,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::distributed::Place;
-use crate::error::Error;
+use crate::data::has_stuck_reader;
+use crate::distributed::Rank;
+use crate::model::LibtorchError;
 use crate::telemetry::start_logging;
+use error::Error;
 
 /// Speech-image retrieval with cross-modal denoising: trains and evaluates.
 #[derive(Debug, Parser)]
@@ -64,11 +67,17 @@ pub fn main(command: Option<&str>) -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let result = catch_unwind(AssertUnwindSafe(|| run(arguments)));
     let (status, message) = match result {
-        Ok(Ok(status)) => return ExitCode::from(status),
-        Ok(Err(error)) => (error.exit_status(), error.to_string()),
-        Err(panic) => (1, format!("failed unexpectedly: {}", panic_line(&*panic))),
+        Ok(Ok(status)) => (status, None),
+        Ok(Err(error)) => (error.exit_status(), Some(error.to_string())),
+        Err(panic) => (1, Some(format!("failed unexpectedly: {}", LibtorchError::from_panic(&*panic)))),
     };
-    let _ = writeln!(std::io::stderr(), "error: {message}");
+    if let Some(message) = message {
+        let _ = writeln!(std::io::stderr(), "error: {}", message.replace('\n', " "));
+    }
+    if has_stuck_reader() {
+        // What the reader holds must not be taken down under it.
+        signal_hook::low_level::exit(i32::from(status));
+    }
     ExitCode::from(status)
 }
 
@@ -82,7 +91,7 @@ fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
         }
     };
     let is_other = matches!(&cli.command, Command::Train(_))
-        && Place::from_environment().is_ok_and(|place| place.is_some_and(|place| place.rank > 0));
+        && Rank::from_environment().is_ok_and(|rank| rank.is_some_and(|rank| rank.rank > 0));
     start_logging(match (cli.quiet || is_other, cli.verbose) {
         (true, _) => "error",
         (_, 0) => "info",
@@ -117,12 +126,4 @@ fn usage_line(error: &clap::Error) -> String {
     let said = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
     let said: Vec<&str> = said.map(|line| line.trim_start_matches("error: ")).collect();
     format!("{}; see --help", said.join(" "))
-}
-
-/// What a panic says, without a C++ backtrace.
-fn panic_line(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    let text = text.unwrap_or("no reason given");
-    let line = text.split("\\n").next().and_then(|text| text.lines().next()).unwrap_or(text);
-    line.replace("called `Result::unwrap()` on an `Err` value: ", "")
 }

@@ -1,18 +1,20 @@
 //! `cmd train`.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::device::device;
+use super::device::{Local, device};
+use super::error::Error;
+use super::launching::LaunchArgs;
 use super::print;
+use crate::Resume;
+use crate::checkpoint::{CheckpointError, RunDir, RunLock};
 use crate::config::{Config, Needs, Override};
 use crate::data::Dataset;
-use crate::distributed::{Nodes, Place, World, launch};
+use crate::distributed::{Crew, Rank, World};
 use crate::encoders::Encoders;
-use crate::error::Error;
 use crate::signals::Signals;
-use crate::train::{RunDir, Trainer};
+use crate::train::Session;
 
 /// Trains a model and keeps its checkpoints, figures and configuration in a folder of its own.
 #[derive(Debug, clap::Args)]
@@ -24,6 +26,9 @@ pub(super) struct Args {
     /// Goes on exactly where a run stopped: its folder, or "latest".
     #[arg(long, value_name = "RUN")]
     resume: Option<PathBuf>,
+    /// Goes on with the run --name if it is there, else starts it: the same line in a queue, always.
+    #[arg(long, requires = "name", conflicts_with = "resume")]
+    resume_or_start: bool,
     /// Overrides a key of the configuration; relative paths start from the current folder. Repeatable.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<String>,
@@ -31,107 +36,179 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", default_value = "runs")]
     output: PathBuf,
     /// Name of the run's folder; by default the configuration's name and the time.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "resume")]
     name: Option<String>,
-    /// Trains in N processes on this machine, each with a share of the batch. With torchrun or SLURM leave it out.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
-    nproc: usize,
-    /// Machines that train together; run the same command on each, with its own --node-rank.
-    #[arg(long, value_name = "M", default_value_t = 1, value_parser = count)]
-    nnodes: usize,
-    /// This machine, from 0.
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    node_rank: usize,
-    /// Where the processes of several machines meet: the address of machine 0 and a free port there.
-    #[arg(long, value_name = "HOST:PORT")]
-    rdzv: Option<String>,
+    #[command(flatten)]
+    launch: LaunchArgs,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
     /// Prints the effective configuration with defaults and comments, and stops.
     #[arg(long)]
     print_config: bool,
+    /// Checks everything that the run needs, makes the gradient of one batch and a small evaluation, and writes nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 const EXAMPLES: &str = "Examples:
   cmd train --config configs/flickr8k.toml
+  cmd train --config configs/flickr8k.toml --dry-run
   cmd train --config configs/flickr8k.toml --set cmd.alpha=0 --set train.seed=1 --name no-cmd
   cmd train --config configs/demo.toml --print-config
   cmd train --resume latest
+  cmd train --config configs/flickr8k.toml --name paper --resume-or-start
   cmd train --config configs/flickr8k.toml --nproc 8
   cmd train --config configs/flickr8k.toml --nproc 8 --nnodes 2 --node-rank 0 --rdzv 10.0.0.1:29500
   torchrun --nproc-per-node 8 --no-python cmd-train --config configs/flickr8k.toml";
 
-/// Options of the launcher, which its ranks do not get.
-const LAUNCH_OPTIONS: [&str; 4] = ["--nproc", "--nnodes", "--node-rank", "--rdzv"];
-
-/// Keys that a resumed run may change: they do not decide what is computed.
-const FREE_ON_RESUME: [&str; 12] = [
-    "data.path",
-    "data.root",
-    "data.images",
-    "data.karpathy",
-    "data.workers",
-    "data.prefetch",
-    "encoders.speech.path",
-    "encoders.image.path",
-    "train.checkpoint_every",
-    "train.keep",
-    "distributed.timeout_seconds",
-    "log.every",
-];
+/// A run that is there, or one to be made.
+enum Target {
+    New,
+    Known(RunDir),
+}
 
 pub(super) fn run(args: &Args) -> Result<(), Error> {
     let overrides: Vec<Override> = args.overrides.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-    let resumed = args.resume.as_ref().map(|name| RunDir::open(name, &args.output)).transpose()?;
-    if let (Some(run), Some(fixed)) =
-        (&resumed, overrides.iter().find(|change| !FREE_ON_RESUME.contains(&change.key())))
-    {
-        return Err(Error::Usage(format!(
-            "--set {}: cannot change in a resumed run; start a new one with --config {}",
-            fixed.key(),
-            run.config().display()
-        )));
-    }
-    let path = match (&resumed, &args.config) {
-        (Some(run), _) => run.config(),
-        (None, Some(path)) => path.clone(),
-        (None, None) => return Err(Error::Usage("--config FILE or --resume RUN is needed".to_owned())),
+    args.name.as_deref().map_or(Ok(()), RunDir::check_name)?;
+    let rank = Rank::from_environment();
+    // Rank 0 alone sees the run's folder; on other machines it may not exist.
+    let sees_run = match &rank {
+        Ok(Some(rank)) => rank.rank == 0,
+        _ => args.launch.is_first_machine(),
     };
-    let config = Config::load(&path, &overrides, Needs::Encoders)?;
-    if args.print_config {
+    let (target, config) = if sees_run { find(args, &overrides)? } else { (Target::New, None) };
+    let config = match (config, &args.config) {
+        (Some(config), _) => Some(config),
+        (None, Some(path)) => Some(Config::load(path, &overrides, Needs::Encoders)?),
+        (None, None) => None,
+    };
+    if let (true, Some(config)) = (args.print_config, &config) {
         return print(&config.to_commented_toml());
     }
 
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
-    if args.nproc > 1 || args.nnodes > 1 {
-        return launch(&without_launch_options(), args.nproc, nodes(args)?, &signals);
+    if args.launch.launches() {
+        return args.launch.launch(&args.device, &signals);
     }
-    let place = Place::from_environment()?;
-    let device = device(&args.device, place.as_ref().map_or(0, |place| place.local_rank))?;
-    let world = World::join(place, device, Duration::from_secs(config.distributed.timeout_seconds as u64))?;
-    let checkpoint = resumed.as_ref().map(RunDir::newest).transpose()?;
-    let dataset = Dataset::load(&config.data)?;
-    let encoders = Encoders::load(&config.encoders, device)?;
-    let mut trainer = Trainer::new(config.clone(), &dataset, &encoders, &world, &signals)?;
-    let run = match (resumed, checkpoint) {
-        (Some(run), Some((checkpoint, state))) => {
-            tracing::info!("resuming {} after step {}", run.path().display(), state.step);
-            trainer.restore(&checkpoint, state)?;
-            if world.is_first() {
-                run.write_config(&config)?;
-            }
-            Some(run)
-        }
-        _ if world.is_first() => {
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            Some(RunDir::create(&args.output, args.name.as_deref(), &stem, &config)?)
-        }
+    let rank = rank?;
+    let local = rank.as_ref().map_or(Local::ALONE, |rank| Local { rank: rank.local_rank, size: rank.local_size });
+    let device = device(&args.device, local)?;
+    let timeout = config.clone().unwrap_or_default().distributed.timeout_seconds as u64;
+    let world = World::join(rank, device, Duration::from_secs(timeout))?;
+    let config = match config {
+        _ if args.resume.is_some() => sent_config(config, &overrides, &world)?,
+        Some(config) => config,
+        None => return Err(Error::Usage("--config FILE or --resume RUN is needed".to_owned())),
+    };
+
+    let lock = match &target {
+        Target::Known(run) if world.is_first() && !args.dry_run => Some(RunLock::take(run.path())?),
         _ => None,
     };
-    // Only the first process writes.
-    let run = run.filter(|_| world.is_first());
-    let Some(run) = run else { return trainer.train(None) };
+    let dataset = Dataset::load(&config.data)?;
+    let encoders = Encoders::load(&config.encoders, device)?;
+    let crew = Crew { world: &world, signals: &signals };
+    let mut session = Session::new(config.recipe(), &dataset, &encoders, crew)?;
+    if let Target::Known(run) = &target {
+        if run.has_checkpoints() {
+            session.restore(run)?;
+            tracing::info!("resuming {} after step {}", run.path().display(), session.state().step);
+        } else {
+            tracing::info!("{} has no checkpoint yet, so it starts", run.path().display());
+        }
+    }
+    if args.dry_run {
+        let found = session.dry_run(&args.output)?;
+        return if world.is_first() { print(&found.to_string()) } else { Ok(()) };
+    }
+    if !world.is_first() {
+        // Only the first process writes.
+        return Ok(session.train()?);
+    }
+    let (run, _lock) = match (target, lock) {
+        (Target::Known(run), Some(lock)) => {
+            run.write_config(&config.to_commented_toml())?;
+            (run, lock)
+        }
+        _ => {
+            let stem = args.config.as_deref().and_then(Path::file_stem).unwrap_or_default().to_string_lossy();
+            let run = RunDir::create(&args.output, args.name.as_deref(), &stem, &config.to_commented_toml())?;
+            let lock = RunLock::take(run.path())?;
+            (run, lock)
+        }
+    };
+    describe(&dataset, &encoders, &session, &world, &run);
+    session.write_to(run.clone());
+    session.train()?;
+    if let Some(best) = session.best() {
+        tracing::info!("best: step {} with mean R@1 {:.1} on {}", best.step, best.mean_r1, config.eval.split);
+    }
+    tracing::info!("next: cmd eval --checkpoint {} --split test", display_relative(run.path()));
+    Ok(())
+}
+
+/// The run that the arguments mean, and the configuration with which it goes on.
+fn find(args: &Args, overrides: &[Override]) -> Result<(Target, Option<Config>), Error> {
+    if let Some(name) = &args.resume {
+        let run = RunDir::open(name, &args.output)?;
+        if let Some(fixed) = overrides.iter().find(|change| change.resume() == Resume::Fixed) {
+            return Err(Error::Usage(format!(
+                "--set {}: cannot change in a resumed run; start a new one with --config {}",
+                fixed.key(),
+                run.config().display()
+            )));
+        }
+        let before = Config::load(&run.config(), &[], Needs::Encoders)?;
+        let config = Config::load(&run.config(), overrides, Needs::Encoders)?;
+        tell_changes(&before, &config);
+        return Ok((Target::Known(run), Some(config)));
+    }
+    let (Some(name), true) = (&args.name, args.resume_or_start) else { return Ok((Target::New, None)) };
+    let path = args.output.join(name);
+    if !path.exists() {
+        return Ok((Target::New, None));
+    }
+    let file = args.config.as_deref().unwrap_or(Path::new(""));
+    let config = Config::load(file, overrides, Needs::Encoders)?;
+    let run = RunDir::adopt(&path, &config.to_commented_toml())?;
+    let before = Config::load(&run.config(), &[], Needs::Encoders)?;
+    if let Some(key) = before.changed_keys(&config, |class| class == Resume::Fixed).first() {
+        let why = format!("{key} is another here than in {}, so --name {name} is another run", file.display());
+        return Err(CheckpointError::Mismatch { path: run.config(), why }.into());
+    }
+    tell_changes(&before, &config);
+    Ok((Target::Known(run), Some(config)))
+}
+
+/// Says what a resumed run does differently from now on.
+fn tell_changes(before: &Config, config: &Config) {
+    for key in before.changed_keys(config, |class| class == Resume::Inexact) {
+        tracing::warn!("{key} has changed: the run goes on, but not to the bit as it would have");
+    }
+    let (old, new) = (before.recipe().schedule(), config.recipe().schedule());
+    if old.steps != new.steps {
+        tracing::warn!(
+            "train.steps was {} and is {}: the learning rate now falls to {:.1e} at step {} instead of step {}",
+            old.steps,
+            new.steps,
+            new.last,
+            new.steps,
+            old.steps
+        );
+    }
+}
+
+/// Rank 0's configuration of a run that goes on; what `--set` says of this machine counts here.
+fn sent_config(own: Option<Config>, overrides: &[Override], world: &World) -> Result<Config, Error> {
+    let text = world.first_text(&own.as_ref().map(Config::to_commented_toml).unwrap_or_default())?;
+    match own {
+        Some(config) => Ok(config),
+        None => Ok(Config::from_text(&text, Path::new("the configuration of rank 0"), overrides, Needs::Encoders)?),
+    }
+}
+
+fn describe(dataset: &Dataset, encoders: &Encoders, session: &Session, world: &World, run: &RunDir) {
     tracing::info!(
         "{}: {} images, {} utterances; speech encoder {}, image encoder {}",
         dataset.name,
@@ -140,50 +217,13 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         encoders.speech().spec().name,
         encoders.image().spec().name
     );
-    let count = trainer.model().parameters().count();
     let processes = if world.size() > 1 { format!(" in {} processes", world.size()) } else { String::new() };
-    tracing::info!("{} trainable parameters on {device:?}{processes}; run {}", grouped(count), run.path().display());
-    trainer.train(Some(&run))?;
-    if let Some(best) = trainer.best() {
-        tracing::info!("best: step {} with mean R@1 {:.1} on {}", best.step, best.mean_r1, config.eval.split);
-    }
-    tracing::info!("next: cmd eval --checkpoint {} --split test", display_relative(run.path()));
-    Ok(())
-}
-
-/// A number of processes or machines.
-fn count(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|count| (1..=4096).contains(count)).ok_or_else(|| "must be from 1 to 4096".to_owned())
-}
-
-fn nodes(args: &Args) -> Result<Option<Nodes>, Error> {
-    if args.nnodes == 1 {
-        return Ok(None);
-    }
-    if args.node_rank >= args.nnodes {
-        return Err(Error::Usage(format!("--node-rank {}: must be below --nnodes {}", args.node_rank, args.nnodes)));
-    }
-    let meeting = args.rdzv.as_deref().and_then(|text| text.rsplit_once(':'));
-    let meeting = meeting.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
-    let why = "--nnodes needs --rdzv HOST:PORT, the address of machine 0 and a free port there";
-    let meeting = meeting.ok_or_else(|| Error::Usage(why.to_owned()))?;
-    Ok(Some(Nodes { count: args.nnodes, rank: args.node_rank, meeting }))
-}
-
-/// The arguments of this program but for those of the launcher.
-fn without_launch_options() -> Vec<OsString> {
-    let mut kept = Vec::new();
-    let mut arguments = std::env::args_os().skip(1);
-    while let Some(argument) = arguments.next() {
-        let text = argument.to_string_lossy();
-        let name = text.split('=').next().unwrap_or_default();
-        if !LAUNCH_OPTIONS.contains(&name) {
-            kept.push(argument);
-        } else if name == text {
-            arguments.next();
-        }
-    }
-    kept
+    tracing::info!(
+        "{} trainable parameters on {:?}{processes}; run {}",
+        grouped(session.model().parameters().count()),
+        encoders.device(),
+        run.path().display()
+    );
 }
 
 /// 13980186 -> 13,980,186.

@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use toml::{Table, Value};
 
-use super::keys::{KEYS, PATHS};
 use super::print::lookup;
-use super::{Config, DataKind};
+use super::{Config, SECTIONS, keys};
+use crate::data::DataKind;
 
 /// The configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -78,13 +78,17 @@ impl FromStr for Override {
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let (key, value) = text.split_once('=').ok_or_else(|| ConfigError::Override(text.to_owned()))?;
         let (key, value) = (key.trim().to_owned(), value.trim());
-        if !KEYS.iter().any(|known| known.name == key) {
+        let Some((_, known)) = keys().find(|(name, _)| *name == key) else {
             return Err(unknown(format!("--set {text}"), key));
-        }
+        };
         let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
         let mut value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
-        if PATHS.contains(&key.as_str()) {
-            absolute(&mut value, Path::new("."));
+        if known.is_path() {
+            absolute(&mut value, Path::new(".")).map_err(|why| ConfigError::Value {
+                place: format!("--set {text}"),
+                key: key.clone(),
+                why,
+            })?;
         }
         Ok(Self { key, value })
     }
@@ -106,7 +110,15 @@ impl Config {
     pub fn load(path: &Path, overrides: &[Override], needs: Needs) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        Self::from_text(&text, path, overrides, needs)
+    }
+
+    /// As [`Self::load`], for the text of the file `path`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_text(text: &str, path: &Path, overrides: &[Override], needs: Needs) -> Result<Self, ConfigError> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::NotToml {
             path: path.to_owned(),
             line: error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
@@ -114,9 +126,13 @@ impl Config {
         })?;
         let place = path.display().to_string();
         check_keys(&table, "", &place)?;
-        for key in PATHS {
-            if let Some(value) = lookup_mut(&mut table, key) {
-                absolute(value, path.parent().unwrap_or(Path::new(".")));
+        for (key, _) in keys().filter(|(_, key)| key.is_path()) {
+            if let Some(value) = lookup_mut(&mut table, &key) {
+                absolute(value, path.parent().unwrap_or(Path::new("."))).map_err(|why| ConfigError::Value {
+                    place: place.clone(),
+                    key,
+                    why,
+                })?;
             }
         }
         for change in overrides {
@@ -126,59 +142,19 @@ impl Config {
             let why = error.inner().message().replace('\n', ", ");
             ConfigError::Value { place: place.clone(), key: error.path().to_string(), why }
         })?;
-        config.check().and_then(|()| config.check_required(needs)).map_err(|(key, why)| ConfigError::Value {
-            place,
-            key: key.to_owned(),
-            why,
-        })?;
+        let checked =
+            config.check().and_then(|()| config.check_required(needs).map_err(|(key, why)| (key.to_owned(), why)));
+        checked.map_err(|(key, why)| ConfigError::Value { place, key, why })?;
         Ok(config)
     }
 
     /// Ranges of the values: the key and what is wrong with it.
-    fn check(&self) -> Result<(), (&'static str, String)> {
-        fn ensure(
-            right: bool,
-            key: &'static str,
-            is: impl std::fmt::Display,
-            must: &str,
-        ) -> Result<(), (&'static str, String)> {
-            if right { Ok(()) } else { Err((key, format!("is {is}, but must be {must}"))) }
-        }
-        let within = |key, value: i64, least: i64, most: i64| {
-            ensure((least..=most).contains(&value), key, value, &format!("from {least} to {most}"))
-        };
-        let positive = |key, value: i64| ensure(value > 0, key, value, "at least 1");
-        let rate = |key, value: f64| ensure((0.0..1.0).contains(&value), key, value, "at least 0 and below 1");
-        let above_zero = |key, value: f64| ensure(value > 0.0 && value.is_finite(), key, value, "above 0");
-        let not_negative = |key, value: f64| ensure(value >= 0.0 && value.is_finite(), key, value, "at least 0");
-
-        within("data.workers", self.data.workers, 0, 1024)?;
-        within("data.prefetch", self.data.prefetch, 1, 1024)?;
-        above_zero("audio.max_seconds", self.audio.max_seconds)?;
-        above_zero("audio.eval_max_seconds", self.audio.eval_max_seconds)?;
-        not_negative("audio.min_seconds", self.audio.min_seconds)?;
-        within("encoders.speech.batch_size", self.encoders.speech.batch_size, 1, 1 << 16)?;
-        within("encoders.image.batch_size", self.encoders.image.batch_size, 1, 1 << 16)?;
-        positive("speech.heads", self.speech.heads)?;
-        rate("speech.dropout", self.speech.dropout)?;
-        ensure((0.0..=1.0).contains(&self.noise.ratio), "noise.ratio", self.noise.ratio, "from 0 to 1")?;
-        not_negative("cmd.alpha", self.cmd.alpha)?;
-        above_zero("optim.lr", self.optim.lr)?;
-        not_negative("optim.final_lr", self.optim.final_lr)?;
-        ensure(self.optim.warmup_steps >= 0, "optim.warmup_steps", self.optim.warmup_steps, "at least 0")?;
-        not_negative("optim.weight_decay", self.optim.weight_decay)?;
-        rate("optim.betas", self.optim.betas[0])?;
-        rate("optim.betas", self.optim.betas[1])?;
-        above_zero("optim.eps", self.optim.eps)?;
-        positive("train.steps", self.train.steps)?;
-        within("train.batch_size", self.train.batch_size, 1, 1 << 20)?;
-        ensure(self.train.seed >= 0, "train.seed", self.train.seed, "at least 0")?;
-        not_negative("train.grad_clip", self.train.grad_clip)?;
-        positive("train.checkpoint_every", self.train.checkpoint_every)?;
-        positive("train.eval_every", self.train.eval_every)?;
-        positive("train.keep", self.train.keep)?;
-        positive("distributed.timeout_seconds", self.distributed.timeout_seconds)?;
-        positive("log.every", self.log.every)
+    fn check(&self) -> Result<(), (String, String)> {
+        let values = self.table();
+        keys().try_for_each(|(name, key)| {
+            let checked = lookup(&values, &name).map_or(Ok(()), |value| key.range.check(value));
+            checked.map_err(|why| (name, why))
+        })
     }
 
     fn check_required(&self, needs: Needs) -> Result<(), (&'static str, String)> {
@@ -216,14 +192,14 @@ fn required(key: &'static str, path: Option<&PathBuf>, what: &str) -> Result<(),
 fn check_keys(table: &Table, section: &str, place: &str) -> Result<(), ConfigError> {
     for (name, value) in table {
         let key = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
-        let is_section = KEYS.iter().any(|known| known.name.starts_with(&format!("{key}.")));
+        let is_section = SECTIONS.iter().any(|(known, _)| *known == key || known.starts_with(&format!("{key}.")));
         match value {
             Value::Table(inner) if is_section => check_keys(inner, &key, place)?,
             _ if is_section => {
                 let why = "is a section, so its keys go below it".to_owned();
                 return Err(ConfigError::Value { place: place.to_owned(), key, why });
             }
-            _ if KEYS.iter().any(|known| known.name == key) => {}
+            _ if keys().any(|(known, _)| known == key) => {}
             _ => return Err(unknown(place.to_owned(), key)),
         }
     }
@@ -232,13 +208,13 @@ fn check_keys(table: &Table, section: &str, place: &str) -> Result<(), ConfigErr
 
 fn unknown(place: String, key: String) -> ConfigError {
     // A section that stands alone is compared with sections.
-    let sections = KEYS.iter().filter_map(|known| known.name.rsplit_once('.').map(|(section, _)| section));
-    let candidates = KEYS.iter().map(|known| known.name).chain(sections);
+    let sections = SECTIONS.iter().map(|(section, _)| (*section).to_owned());
+    let candidates = keys().map(|(name, _)| name).chain(sections);
     let nearest = candidates
-        .map(|known| (strsim::damerau_levenshtein(known, &key), known))
+        .map(|known| (strsim::damerau_levenshtein(&known, &key), known))
         .min()
         .filter(|(distance, _)| *distance <= key.len().div_ceil(2))
-        .map(|(_, known)| known.to_owned());
+        .map(|(_, known)| known);
     ConfigError::UnknownKey { place, key, nearest }
 }
 
@@ -264,12 +240,17 @@ fn insert(table: &mut Table, key: &str, value: Value) {
 }
 
 /// Makes a relative path start from `folder`.
-fn absolute(value: &mut Value, folder: &Path) {
+fn absolute(value: &mut Value, folder: &Path) -> Result<(), String> {
     if let Value::String(path) = value
         && let Ok(full) = std::path::absolute(folder.join(&*path))
     {
-        *path = without_dots(full).to_string_lossy().into_owned();
+        let full = without_dots(full);
+        let text = full.to_str().ok_or_else(|| {
+            format!("leads to {}, whose name is not valid Unicode; move it, or name an absolute path", full.display())
+        })?;
+        text.clone_into(path);
     }
+    Ok(())
 }
 
 /// `path` without `..`, unless a link on the way makes that another file.
@@ -323,10 +304,9 @@ mod tests {
         }
         let mut found = Vec::new();
         leaves(&Value::try_from(Config::default()).expect("TOML"), "", &mut found);
-        let unset = KEYS.iter().filter(|key| key.example.is_some()).map(|key| key.name.to_owned());
-        found.extend(unset);
+        found.extend(keys().filter(|(_, key)| key.example().is_some()).map(|(name, _)| name));
         found.sort();
-        let mut described: Vec<String> = KEYS.iter().map(|key| key.name.to_owned()).collect();
+        let mut described: Vec<String> = keys().map(|(name, _)| name).collect();
         described.sort();
         assert_eq!(found, described);
     }

@@ -4,8 +4,7 @@ use std::fmt::Write;
 
 use toml::Value;
 
-use super::Config;
-use super::keys::KEYS;
+use super::{Config, SECTIONS};
 
 /// The value at a dotted key.
 pub(super) fn lookup<'a>(table: &'a toml::Table, key: &str) -> Option<&'a Value> {
@@ -15,23 +14,27 @@ pub(super) fn lookup<'a>(table: &'a toml::Table, key: &str) -> Option<&'a Value>
 }
 
 impl Config {
+    /// Its values by section.
+    pub(super) fn table(&self) -> toml::Table {
+        #[expect(clippy::expect_used, reason = "sections hold numbers, texts and paths of valid Unicode")]
+        toml::Table::try_from(self).expect("a configuration that was read from TOML can be written as TOML")
+    }
+
     /// TOML with every key, its value and its description; reading it back gives the same configuration.
     #[must_use]
     pub fn to_commented_toml(&self) -> String {
-        let values = toml::Table::try_from(self).unwrap_or_default();
-        let (mut text, mut section) = (String::new(), "");
-        for key in KEYS {
-            let (of, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
-            if of != section {
-                let gap = if section.is_empty() { "" } else { "\n" };
-                let _ = writeln!(text, "{gap}[{of}]");
-                section = of;
+        let values = self.table();
+        let mut text = String::new();
+        for (number, (section, keys)) in SECTIONS.into_iter().enumerate() {
+            let gap = if number == 0 { "" } else { "\n" };
+            let _ = writeln!(text, "{gap}[{section}]");
+            for key in keys {
+                let _ = writeln!(text, "#{}", key.about);
+                let _ = match (lookup(&values, &format!("{section}.{}", key.name)), key.example()) {
+                    (Some(value), _) => writeln!(text, "{} = {value}", key.name),
+                    (None, example) => writeln!(text, "# {} = {}", key.name, example.unwrap_or("...")),
+                };
             }
-            let _ = writeln!(text, "# {}", key.about);
-            let _ = match (lookup(&values, key.name), key.example) {
-                (Some(value), _) => writeln!(text, "{name} = {value}"),
-                (None, example) => writeln!(text, "# {name} = {}", example.unwrap_or("...")),
-            };
         }
         text
     }

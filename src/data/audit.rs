@@ -8,10 +8,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::audio::Header;
-use super::{Dataset, Picture, Prefetch, Recording};
-use crate::config::{AudioConfig, DataConfig};
-use crate::error::Error;
-use crate::signals::Signals;
+use super::{AudioConfig, DataConfig, Dataset, Picture, Prefetch, Recording};
+use crate::signals::{Interrupted, Signals};
 use crate::telemetry::Progress;
 
 /// Files that a thread takes at once.
@@ -86,7 +84,7 @@ impl Audit {
         (data, audio): (&DataConfig, &AudioConfig),
         decode: bool,
         signals: &Signals,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Interrupted> {
         let mut audit = Self { dataset: dataset.name.clone(), decoded: decode, ..Self::default() };
         audit.count(dataset);
 

@@ -3,13 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tch::Tensor;
-
 use super::order::{Order, Position};
-use super::{Audio, Clip, DataError, Picture, Prefetch, Skipped, Split};
-use crate::config::OnError;
+use super::{AudioForm, Clip, DataError, OnError, Picture, Pixels, Prefetch, Skipped, Split, Waveforms};
 use crate::draw::{Draw, Purpose};
-use crate::encoders::{Pixels, Waveforms};
 
 /// Draws of another sample in place of an unreadable one, before the data set is given up.
 const MAX_SUBSTITUTES: usize = 100;
@@ -33,35 +29,6 @@ pub struct BatchPlan {
     pub image_size: Option<u32>,
     /// Utterances that are known to be unreadable.
     pub unusable: HashMap<usize, DataError>,
-}
-
-/// How audio is read.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AudioForm {
-    /// Samples a second.
-    pub sample_rate: u32,
-    /// Shorter utterances are padded to this.
-    pub min_samples: usize,
-    /// Longer utterances are cut to this.
-    pub max_samples: usize,
-}
-
-impl AudioForm {
-    /// The form that an encoder takes, with a limit in seconds.
-    #[must_use]
-    pub fn new(spec: &crate::encoders::SpeechSpec, max_seconds: f64) -> Self {
-        let max_samples = (max_seconds * spec.sample_rate as f64).round() as usize;
-        let min_samples = spec.min_samples as usize;
-        Self { sample_rate: spec.sample_rate as u32, min_samples, max_samples: max_samples.max(min_samples) }
-    }
-
-    /// Reads `clip` of a file.
-    ///
-    /// # Errors
-    /// See [`Audio::read`].
-    pub fn read(&self, path: &std::path::Path, clip: Clip) -> Result<Audio, DataError> {
-        Audio::read(path, self.sample_rate, self.min_samples, clip)
-    }
 }
 
 /// A batch of training, read.
@@ -161,32 +128,5 @@ impl BatchPlan {
             audio: audio.transpose()?.map(|audio| audio.samples),
             picture: picture.transpose()?,
         })
-    }
-}
-
-impl Waveforms {
-    /// Zero-pads waveforms to the longest.
-    #[must_use]
-    pub fn pad(waveforms: &[&[f32]]) -> Self {
-        let longest = waveforms.iter().map(|wave| wave.len()).max().unwrap_or(0);
-        let mut samples = vec![0.0; waveforms.len() * longest];
-        for (row, wave) in samples.chunks_exact_mut(longest.max(1)).zip(waveforms) {
-            row[..wave.len()].copy_from_slice(wave);
-        }
-        let lengths: Vec<i64> = waveforms.iter().map(|wave| wave.len() as i64).collect();
-        Self {
-            samples: Tensor::from_slice(&samples).view([waveforms.len() as i64, longest as i64]),
-            lengths: Tensor::from_slice(&lengths),
-        }
-    }
-}
-
-impl Pixels {
-    /// Stacks pictures of one size.
-    #[must_use]
-    pub fn stack(pictures: &[&Picture]) -> Self {
-        let size = pictures.first().map_or(0, |picture| i64::from(picture.size));
-        let bytes: Vec<u8> = pictures.iter().flat_map(|picture| picture.planes.iter().copied()).collect();
-        Self(Tensor::from_slice(&bytes).view([pictures.len() as i64, 3, size, size]))
     }
 }

@@ -1,44 +1,49 @@
 //! Whole splits, read ahead in groups whose composition depends on the data alone.
 
-use super::{DataError, Prefetch, Split};
-use crate::config::{DataConfig, OnError};
-use crate::error::Error;
-use crate::signals::Signals;
+use super::prefetch::Next;
+use super::{DataConfig, DataError, OnError, Prefetch, Split};
 use crate::telemetry::{Progress, warn_once};
 
 /// How a whole split is read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct GroupReader<'a> {
     /// Threads and groups ahead.
     pub data: &'a DataConfig,
     /// What an unreadable file means.
     pub on_error: OnError,
-    /// What can stop it.
-    pub signals: &'a Signals,
+    /// Whether to wait no longer for a file that does not come.
+    pub is_stopped: &'a dyn Fn() -> bool,
 }
 
 impl GroupReader<'_> {
-    /// Reads every index of `groups` with `read`, and hands what could be read of each group to `visit`. Returns what could not.
-    /// Progress shows `what` in `unit`.
+    /// Reads every index of `groups` with `read`, and hands what could be read of each group to `visit`. Before each, `agree` says
+    /// whether to go on; it must be an error once `is_stopped`. Returns what could not be read. Progress shows `what` in `unit`.
     ///
     /// # Errors
-    /// When a file cannot be read and that counts as a failure, when `visit` fails, or when a signal comes.
-    pub fn for_each<T: Send + 'static>(
+    /// When a file cannot be read and that counts as a failure, or when `agree` or `visit` fails.
+    pub fn for_each<T: Send + 'static, E: From<DataError>>(
         &self,
         (what, unit): (&str, &'static str),
         groups: Vec<Vec<usize>>,
         read: impl Fn(usize) -> Result<T, DataError> + Send + Sync + 'static,
-        mut visit: impl FnMut(&[(usize, T)]) -> Result<(), Error>,
-    ) -> Result<Vec<(usize, DataError)>, Error> {
+        agree: &dyn Fn() -> Result<(), E>,
+        mut visit: impl FnMut(&[(usize, T)]) -> Result<(), E>,
+    ) -> Result<Vec<(usize, DataError)>, E> {
         let total: usize = groups.iter().map(Vec::len).sum();
         let mut progress = Progress::new(what, unit, 0, total as u64);
         let mut unreadable = Vec::new();
         let (count, workers, prefetch) = (groups.len() as u64, self.data.workers as usize, self.data.prefetch as usize);
-        let results = Prefetch::new(0..count, workers, prefetch, move |group| -> Vec<(usize, Result<T, DataError>)> {
-            groups[group as usize].iter().map(|index| (*index, read(*index))).collect()
-        });
-        for group in results {
-            self.signals.check()?;
+        let mut results =
+            Prefetch::new(0..count, workers, prefetch, move |group| -> Vec<(usize, Result<T, DataError>)> {
+                groups[group as usize].iter().map(|index| (*index, read(*index))).collect()
+            });
+        loop {
+            let next = results.next_unless(self.is_stopped);
+            if matches!(next, Next::End) {
+                break;
+            }
+            agree()?;
+            let Next::Result(group) = next else { continue };
             progress.advance(group.len() as u64, String::new);
             let mut readable = Vec::with_capacity(group.len());
             for (index, result) in group {

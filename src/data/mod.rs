@@ -3,6 +3,7 @@
 mod audio;
 mod audit;
 mod batch;
+mod builder;
 mod dataset;
 mod groups;
 mod guard;
@@ -10,18 +11,22 @@ mod kinds;
 mod order;
 mod picture;
 mod prefetch;
+mod section;
+mod tensors;
 
 use std::path::PathBuf;
 
 pub use audio::{Audio, Clip, Header, Recording};
 pub use audit::{Audit, BadFile, SplitCounts};
-pub use batch::{AudioForm, Batch, BatchPlan, TrainingBatches};
+pub use batch::{Batch, BatchPlan, TrainingBatches};
 pub use dataset::{Dataset, Image, Skipped, Split, Utterance};
 pub use groups::GroupReader;
 pub use kinds::write_manifest;
 pub use order::{Order, Position};
 pub use picture::Picture;
-pub use prefetch::Prefetch;
+pub use prefetch::{Next, Prefetch, has_stuck_reader};
+pub use section::{AudioConfig, DataConfig, DataKind, OnError};
+pub use tensors::{AudioForm, Pixels, Waveforms};
 
 /// A data set, or a file of one, cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -2,8 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Time between two looks at whether to wait any longer.
+const LOOK: Duration = Duration::from_millis(100);
+/// Time that threads have to end what they are at.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+static LEFT_BEHIND: AtomicBool = AtomicBool::new(false);
 
 /// An iterator over `work(start)`, `work(start + 1)`, ... `work(end - 1)`, computed on threads at most `ahead` results before they
 /// are asked for.
@@ -76,25 +85,50 @@ impl<T> Shared<T> {
     }
 }
 
-impl<T> Iterator for Prefetch<T> {
-    type Item = T;
+/// What comes next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next<T> {
+    /// A result.
+    Result(T),
+    /// It is not there yet, and shall not be waited for.
+    GivenUp,
+    /// There is none.
+    End,
+}
 
-    fn next(&mut self) -> Option<T> {
+impl<T> Prefetch<T> {
+    /// The next result. While it is not there, `gives_up` is asked again and again whether to wait for it: a read may never come back.
+    pub fn next_unless(&mut self, gives_up: impl Fn() -> bool) -> Next<T> {
         let mut state = self.shared.lock();
         if state.wanted >= self.end {
-            return None;
+            return Next::End;
         }
         let wanted = state.wanted;
         let result = loop {
             match state.done.remove(&wanted) {
                 Some(result) => break result,
-                None => state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None if gives_up() => return Next::GivenUp,
+                None => {
+                    let waited = self.shared.changed.wait_timeout(state, LOOK);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
             }
         };
         state.wanted += 1;
         drop(state);
         self.shared.changed.notify_all();
-        Some(result.unwrap_or_else(|panic| resume_unwind(panic)))
+        Next::Result(result.unwrap_or_else(|panic| resume_unwind(panic)))
+    }
+}
+
+impl<T> Iterator for Prefetch<T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        match self.next_unless(|| false) {
+            Next::Result(result) => Some(result),
+            Next::GivenUp | Next::End => None,
+        }
     }
 }
 
@@ -102,10 +136,24 @@ impl<T> Drop for Prefetch<T> {
     fn drop(&mut self) {
         self.shared.lock().stopped = true;
         self.shared.changed.notify_all();
+        let until = Instant::now() + PATIENCE;
         for thread in self.threads.drain(..) {
-            let _ = thread.join();
+            while !thread.is_finished() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            } else {
+                LEFT_BEHIND.store(true, Ordering::SeqCst);
+            }
         }
     }
+}
+
+/// Whether a thread hangs in a read that never came back; the program must then leave without waiting for it.
+#[must_use]
+pub fn has_stuck_reader() -> bool {
+    LEFT_BEHIND.load(Ordering::SeqCst)
 }
 
 #[cfg(test)]
@@ -129,7 +177,7 @@ mod tests {
             *most = n.max(*most);
         });
         ahead.next();
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
         assert!(*seen.lock().expect("no panic") <= 5);
     }
 
@@ -138,5 +186,19 @@ mod tests {
         let mut broken = Prefetch::new(0..3, 2, 2, |n| assert!(n != 1, "one"));
         broken.next();
         assert!(catch_unwind(AssertUnwindSafe(|| broken.next())).is_err());
+    }
+    #[test]
+    fn a_result_that_never_comes_is_given_up() {
+        let mut stuck = Prefetch::new(0..2, 1, 1, |n| {
+            if n == 1 {
+                std::thread::sleep(Duration::from_secs(3600));
+            }
+            n
+        });
+        assert_eq!(stuck.next(), Some(0));
+        let begun = Instant::now();
+        assert_eq!(stuck.next_unless(|| begun.elapsed() > LOOK), Next::GivenUp);
+        drop(stuck);
+        assert!(has_stuck_reader());
     }
 }

@@ -1,6 +1,8 @@
 //! c10d behind safe types. The C++ side is `shim.cpp`.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::net::TcpListener;
+use std::os::fd::IntoRawFd;
 use std::ptr;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ unsafe extern "C" {
         host: *const c_char,
         port: u16,
         serves: bool,
+        listener: c_int,
         timeout_ms: i64,
         store: *mut *mut c_void,
         bound: *mut u16,
@@ -19,6 +22,7 @@ unsafe extern "C" {
         store: *mut c_void,
         prefix: *const c_char,
         host: *const c_char,
+        interfaces: *const c_char,
         rank: c_int,
         size: c_int,
         timeout_ms: i64,
@@ -65,6 +69,22 @@ fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Whether `host` is this machine to itself.
+pub(super) fn is_loopback(host: &str) -> bool {
+    matches!(host, "localhost" | "127.0.0.1" | "::1")
+}
+
+/// The network over which Gloo's processes talk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// That of the machine's own name.
+    Default,
+    /// That of an address of this machine.
+    Address(String),
+    /// Interfaces by their names, with commas between.
+    Interfaces(String),
+}
+
 /// Where processes find each other: a server in one of them, clients in all.
 #[derive(Debug)]
 pub struct Store {
@@ -78,11 +98,17 @@ impl Store {
     /// # Errors
     /// libtorch's reason, at the latest after `timeout`.
     pub fn open(host: &str, port: u16, serves: bool, timeout: Duration) -> Result<Self, String> {
-        let host = c_string(host)?;
-        let (mut handle, mut bound) = (ptr::null_mut(), 0);
+        let (name, mut handle, mut bound) = (c_string(host)?, ptr::null_mut(), 0);
+        // c10d by itself would listen on every address of the machine.
+        let is_private = serves && is_loopback(host);
+        let listener = is_private.then(|| TcpListener::bind((host, port))).transpose();
+        let listener = listener.map_err(|error| format!("{host}:{port} cannot be listened on: {error}"))?;
+        let port = listener.as_ref().and_then(|listener| listener.local_addr().ok()).map_or(port, |at| at.port());
+        // c10d closes it.
+        let listener = listener.map_or(-1, IntoRawFd::into_raw_fd);
         // SAFETY: the string and both places outlive the call.
         result(unsafe {
-            c10d_store(host.as_ptr(), port, serves, milliseconds(timeout), &raw mut handle, &raw mut bound)
+            c10d_store(name.as_ptr(), port, serves, listener, milliseconds(timeout), &raw mut handle, &raw mut bound)
         })?;
         Ok(Self { handle, port: bound })
     }
@@ -110,20 +136,24 @@ pub struct Group {
 }
 
 impl Group {
-    /// Gloo's group of `size` processes, found through `store` below `prefix`; `host` is the address of this machine's network, or
-    /// empty for the default one.
+    /// Gloo's group of `size` processes, found through `store` below `prefix`, over the network `network`.
     ///
     /// # Errors
     /// libtorch's reason, at the latest after `timeout`, which bounds every collective as well.
     pub fn gloo(
         store: &Store,
         prefix: &str,
-        host: &str,
+        network: &Network,
         rank: usize,
         size: usize,
         timeout: Duration,
     ) -> Result<Self, String> {
-        let (prefix, host) = (c_string(prefix)?, c_string(host)?);
+        let (host, interfaces) = match network {
+            Network::Default => ("", ""),
+            Network::Address(host) => (host.as_str(), ""),
+            Network::Interfaces(names) => ("", names.as_str()),
+        };
+        let (prefix, host, interfaces) = (c_string(prefix)?, c_string(host)?, c_string(interfaces)?);
         let mut handle = ptr::null_mut();
         let milliseconds = milliseconds(timeout);
         // SAFETY: strings, store and place outlive the call.
@@ -132,6 +162,7 @@ impl Group {
                 store.handle,
                 prefix.as_ptr(),
                 host.as_ptr(),
+                interfaces.as_ptr(),
                 rank as c_int,
                 size as c_int,
                 milliseconds,

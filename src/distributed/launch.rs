@@ -2,12 +2,11 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{DistributedError, Store};
-use crate::error::Error;
-use crate::signals::Signals;
+use crate::signals::{Interrupted, Signals};
 
 /// Time between looks at the ranks.
 const POLL: Duration = Duration::from_millis(50);
@@ -30,7 +29,12 @@ pub struct Nodes {
 ///
 /// # Errors
 /// When they cannot be started, one of them fails, or a signal comes.
-pub fn launch(arguments: &[OsString], count: usize, nodes: Option<Nodes>, signals: &Signals) -> Result<(), Error> {
+pub fn launch(
+    arguments: &[OsString],
+    count: usize,
+    nodes: Option<Nodes>,
+    signals: &Signals,
+) -> Result<(), DistributedError> {
     let Nodes { count: nodes, rank: node, meeting: (host, port) } =
         nodes.unwrap_or_else(|| Nodes { count: 1, rank: 0, meeting: (HOST.to_owned(), 0) });
     let size = count * nodes;
@@ -43,15 +47,17 @@ pub fn launch(arguments: &[OsString], count: usize, nodes: Option<Nodes>, signal
         why,
     })?;
     let port = store.as_ref().map_or(port, Store::port);
-    let program = std::env::current_exe().map_err(Error::output("this program"))?;
+    let program = std::env::current_exe().map_err(failed("this program"))?;
     let parent = std::process::id();
     let mut ranks = Ranks(Vec::new());
     for rank in 0..count {
         let mut command = Command::new(&program);
-        command.args(arguments);
+        // Its own process group: Ctrl-C reaches the launcher alone, which hands it on once.
+        command.args(arguments).process_group(0).stdin(Stdio::null());
         for (name, value) in [
             ("RANK", (node * count + rank).to_string()),
             ("LOCAL_RANK", rank.to_string()),
+            ("LOCAL_WORLD_SIZE", count.to_string()),
             ("WORLD_SIZE", size.to_string()),
             ("MASTER_ADDR", host.clone()),
             ("MASTER_PORT", port.to_string()),
@@ -71,35 +77,42 @@ pub fn launch(arguments: &[OsString], count: usize, nodes: Option<Nodes>, signal
                 if libc::getppid() as u32 == parent { Ok(()) } else { Err(std::io::ErrorKind::NotFound.into()) }
             });
         }
-        ranks.0.push(Some(command.spawn().map_err(Error::output(&program))?));
+        ranks.0.push(Some(command.spawn().map_err(failed(program.display()))?));
     }
 
-    let mut stopped: Option<(Instant, Error)> = None;
+    let mut failure: Option<(Instant, DistributedError)> = None;
+    let mut stop: Option<Interrupted> = None;
     while ranks.0.iter().any(Option::is_some) {
         for rank in 0..count {
             let Some(status) = ranks.ended(rank)? else { continue };
-            if !status.success() && stopped.is_none() {
-                stopped = Some((Instant::now(), ended(node * count + rank, status).into()));
+            let is_stop = stop.is_some_and(|stop| status.code() == Some(i32::from(stop.exit_status())));
+            if !status.success() && !is_stop && failure.is_none() {
+                failure = Some((Instant::now(), ended(node * count + rank, status)));
                 ranks.signal(libc::SIGTERM);
             }
         }
-        if let (None, Err(signal)) = (&stopped, signals.check()) {
-            // Ranks leave a checkpoint first; a second signal reaches the launcher and, with it, them.
+        if let (None, Err(signal)) = (stop, signals.check()) {
+            // Ranks leave a checkpoint first. A second signal ends the launcher and, with it, them.
+            stop = Some(signal);
             ranks.signal(signal.signal);
-            while ranks.0.iter().any(Option::is_some) {
-                for rank in 0..count {
-                    ranks.ended(rank)?;
-                }
-                std::thread::sleep(POLL);
-            }
-            return Err(signal.into());
         }
-        if stopped.as_ref().is_some_and(|(since, _)| since.elapsed() > GRACE) {
+        if signals.take_save() {
+            ranks.signal(libc::SIGUSR1);
+        }
+        if failure.as_ref().is_some_and(|(since, _)| since.elapsed() > GRACE) {
             ranks.signal(libc::SIGKILL);
         }
         std::thread::sleep(POLL);
     }
-    stopped.map_or(Ok(()), |(_, error)| Err(error))
+    match (failure, stop) {
+        (Some((_, error)), _) => Err(error),
+        (None, Some(signal)) => Err(signal.into()),
+        (None, None) => Ok(()),
+    }
+}
+
+fn failed(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> DistributedError {
+    move |error| DistributedError::Launch { what: what.to_string(), why: error.to_string() }
 }
 
 fn ended(rank: usize, status: ExitStatus) -> DistributedError {
@@ -115,9 +128,9 @@ struct Ranks(Vec<Option<Child>>);
 
 impl Ranks {
     /// The status of a rank that has just ended.
-    fn ended(&mut self, rank: usize) -> Result<Option<ExitStatus>, Error> {
+    fn ended(&mut self, rank: usize) -> Result<Option<ExitStatus>, DistributedError> {
         let Some(child) = &mut self.0[rank] else { return Ok(None) };
-        let status = child.try_wait().map_err(Error::output(format!("rank {rank}")))?;
+        let status = child.try_wait().map_err(failed(format!("rank {rank}")))?;
         if status.is_some() {
             self.0[rank] = None;
         }

@@ -1,14 +1,20 @@
 //! Several processes that train one model: PyTorch's own collectives (c10d), who takes part, and a launcher.
 
 mod c10d;
+mod crew;
 mod launch;
-mod place;
+mod rank;
+mod section;
 mod world;
 
 pub use c10d::{Group, Store};
+pub use crew::Crew;
 pub use launch::{Nodes, launch};
-pub use place::Place;
+pub use rank::Rank;
+pub use section::DistributedConfig;
 pub use world::World;
+
+use crate::signals::Interrupted;
 
 /// Processes cannot work together.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -67,4 +73,15 @@ pub enum DistributedError {
         /// Its exit status, 1 after a signal.
         status: u8,
     },
+    /// Processes cannot be started or waited for.
+    #[error("{what}: {why}")]
+    Launch {
+        /// The program or process.
+        what: String,
+        /// Why.
+        why: String,
+    },
+    /// A signal came to one of the processes.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
 }

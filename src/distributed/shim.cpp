@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <sstream>
 #include <string>
 
 namespace {
@@ -58,7 +59,7 @@ at::Tensor& tensor_of(void* tensor) {
 
 extern "C" {
 
-char* c10d_store(const char* host, uint16_t port, bool serves, int64_t timeout_ms, void** store, uint16_t* bound) noexcept {
+char* c10d_store(const char* host, uint16_t port, bool serves, int listener, int64_t timeout_ms, void** store, uint16_t* bound) noexcept {
   return guarded([&] {
     // What c10d logs it also throws.
     if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = 3;
@@ -66,6 +67,7 @@ char* c10d_store(const char* host, uint16_t port, bool serves, int64_t timeout_m
     options.port = port;
     options.isServer = serves;
     options.waitWorkers = false;
+    if (listener >= 0) options.masterListenFd = listener;
     options.timeout = std::chrono::milliseconds(timeout_ms);
     auto tcp = c10::make_intrusive<c10d::TCPStore>(host, options);
     *bound = tcp->getPort();
@@ -73,10 +75,13 @@ char* c10d_store(const char* host, uint16_t port, bool serves, int64_t timeout_m
   });
 }
 
-char* c10d_gloo(void* store, const char* prefix, const char* host, int rank, int size, int64_t timeout_ms, void** group) noexcept {
+char* c10d_gloo(void* store, const char* prefix, const char* host, const char* interfaces, int rank, int size, int64_t timeout_ms, void** group) noexcept {
   return guarded([&] {
     auto options = c10d::ProcessGroupGloo::Options::create(std::chrono::milliseconds(timeout_ms));
-    options->devices.push_back(*host ? c10d::ProcessGroupGloo::createDeviceForHostname(host) : c10d::ProcessGroupGloo::createDefaultDevice());
+    std::istringstream names(interfaces);
+    for (std::string name; std::getline(names, name, ',');) options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForInterface(name));
+    if (*host) options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(host));
+    if (options->devices.empty()) options->devices.push_back(c10d::ProcessGroupGloo::createDefaultDevice());
     auto prefixed = c10::make_intrusive<c10d::PrefixStore>(prefix, *static_cast<Store*>(store));
     *group = new Group(c10::make_intrusive<c10d::ProcessGroupGloo>(prefixed, rank, size, options));
   });

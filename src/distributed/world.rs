@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use tch::{Device, Tensor};
 
-use super::{DistributedError, Group, Place, Store};
+use super::c10d::{Network, is_loopback};
+use super::crew::numbers;
+use super::{DistributedError, Group, Rank, Store};
+
+/// PyTorch's variable for the interfaces of Gloo.
+const INTERFACES: &str = "GLOO_SOCKET_IFNAME";
 
 /// This process among those that train together; alone, every collective is the identity.
 #[derive(Debug)]
@@ -23,21 +28,20 @@ impl World {
         Self { rank: 0, size: 1, group: None, _store: None }
     }
 
-    /// Joins the group at `place` with tensors on `device`: NCCL's on CUDA, Gloo's on the CPU. Without a place it stays alone.
+    /// Joins the group at `rank` with tensors on `device`: NCCL's on CUDA, Gloo's on the CPU. Without a rank it stays alone.
     ///
     /// # Errors
     /// When the others do not come within `timeout`, which bounds every collective as well.
-    pub fn join(place: Option<Place>, device: Device, timeout: Duration) -> Result<Self, DistributedError> {
-        let Some(Place { rank, size, host, port, serves, attempt, .. }) = place else { return Ok(Self::alone()) };
+    pub fn join(rank: Option<Rank>, device: Device, timeout: Duration) -> Result<Self, DistributedError> {
+        let Some(Rank { rank, size, host, port, serves, attempt, .. }) = rank else { return Ok(Self::alone()) };
         let prefix = format!("cmd/{attempt}");
+        let network = network(&host)?;
         let join = || {
             let store = Store::open(&host, port, serves, timeout)?;
             let group = if device.is_cuda() {
                 Group::nccl(&store, &prefix, device, rank, size, timeout)?
             } else {
-                let is_loopback = matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1");
-                let interface = if is_loopback { "127.0.0.1" } else { "" };
-                Group::gloo(&store, &prefix, interface, rank, size, timeout)?
+                Group::gloo(&store, &prefix, &network, rank, size, timeout)?
             };
             Ok((store, group))
         };
@@ -103,19 +107,56 @@ impl World {
         Ok(())
     }
 
+    /// The numbers of all processes, one process after the other; each gives as many.
+    ///
+    /// # Errors
+    /// As [`Self::gather`].
+    pub fn gather_numbers(&self, own: &[i64]) -> Result<Vec<i64>, DistributedError> {
+        if self.group.is_none() {
+            return Ok(own.to_vec());
+        }
+        let all = self.gather(&Tensor::from_slice(own))?;
+        numbers(&all).map_err(|why| self.lost("gathering numbers", why))
+    }
+
+    /// The sums over all processes of numbers of which each gives as many.
+    ///
+    /// # Errors
+    /// As [`Self::gather`].
+    pub fn sum_numbers(&self, own: &[i64]) -> Result<Vec<i64>, DistributedError> {
+        if self.group.is_none() {
+            return Ok(own.to_vec());
+        }
+        let sum = self.sum(&Tensor::from_slice(own))?;
+        numbers(&sum).map_err(|why| self.lost("summing numbers", why))
+    }
+
     /// One text of each process, in the order of ranks.
     ///
     /// # Errors
     /// As [`Self::gather`].
     pub fn gather_texts(&self, own: &str) -> Result<Vec<String>, DistributedError> {
-        let lengths = self.gather(&Tensor::from_slice(&[own.len() as i64]))?;
-        let lengths: Vec<i64> = Vec::try_from(&lengths).unwrap_or_default();
+        if self.group.is_none() {
+            return Ok(vec![own.to_owned()]);
+        }
+        let lengths = self.gather_numbers(&[own.len() as i64])?;
         let longest = lengths.iter().copied().max().unwrap_or(0).max(1) as usize;
         let mut bytes = own.as_bytes().to_vec();
         bytes.resize(longest, 0);
-        let all: Vec<u8> = Vec::try_from(&self.gather(&Tensor::from_slice(&bytes))?).unwrap_or_default();
+        let all = self.gather(&Tensor::from_slice(&bytes))?;
+        let all = Vec::<u8>::try_from(&all);
+        let all = all.map_err(|error: tch::TchError| self.lost("gathering texts", error.to_string()))?;
         let texts = all.chunks_exact(longest).zip(lengths);
         Ok(texts.map(|(bytes, length)| String::from_utf8_lossy(&bytes[..length as usize]).into_owned()).collect())
+    }
+
+    /// Rank 0's text.
+    ///
+    /// # Errors
+    /// As [`Self::gather`].
+    pub fn first_text(&self, own: &str) -> Result<String, DistributedError> {
+        let texts = self.gather_texts(if self.is_first() { own } else { "" })?;
+        Ok(texts.into_iter().next().unwrap_or_default())
     }
 
     /// Checks that all processes have the same `value` of `what`.
@@ -123,15 +164,45 @@ impl World {
     /// # Errors
     /// When this one has another than rank 0, or as [`Self::gather`].
     pub fn agree(&self, what: &'static str, value: &str) -> Result<(), DistributedError> {
-        let texts = self.gather_texts(value)?;
-        if texts.first().is_some_and(|first| first == value) {
-            Ok(())
-        } else {
-            Err(DistributedError::Differs { rank: self.rank, what })
-        }
+        let first = self.first_text(value)?;
+        self.agree_first(what, first == value)
+    }
+
+    /// An error where this process does not have rank 0's `what`.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn agree_first(&self, what: &'static str, is_same: bool) -> Result<(), DistributedError> {
+        if is_same { Ok(()) } else { Err(DistributedError::Differs { rank: self.rank, what }) }
+    }
+
+    /// Rank 0's number.
+    ///
+    /// # Errors
+    /// As [`Self::gather`].
+    pub fn first_number(&self, own: i64) -> Result<i64, DistributedError> {
+        Ok(self.gather_numbers(&[own])?[0])
     }
 
     fn lost(&self, what: &'static str, why: String) -> DistributedError {
         DistributedError::Lost { rank: self.rank, what, why }
+    }
+}
+
+/// The network that the ranks of a group that meets at `host` use: the one that the environment names, or that of the host.
+fn network(host: &str) -> Result<Network, DistributedError> {
+    match std::env::var(INTERFACES).ok().filter(|names| !names.is_empty()) {
+        Some(names) => {
+            let known = std::path::Path::new("/sys/class/net");
+            match names.split(',').find(|name| known.is_dir() && !known.join(name).exists()) {
+                Some(name) => {
+                    let why = format!("there is no network interface {name:?} on this machine");
+                    Err(DistributedError::Environment { name: INTERFACES, value: names.clone(), why })
+                }
+                None => Ok(Network::Interfaces(names)),
+            }
+        }
+        None if is_loopback(host) => Ok(Network::Address("127.0.0.1".to_owned())),
+        None => Ok(Network::Default),
     }
 }

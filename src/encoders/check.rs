@@ -2,7 +2,8 @@
 
 use tch::{Kind, Tensor};
 
-use super::{ImageSpec, ImageStates, Pixels, SpeechSpec, SpeechStates, Waveforms};
+use super::{ImageSpec, ImageStates, SpeechSpec, SpeechStates};
+use crate::data::{Pixels, Waveforms};
 
 /// Two utterances of different length, the shorter zero-padded.
 pub(super) fn waveforms(spec: &SpeechSpec) -> Waveforms {
@@ -32,7 +33,7 @@ pub(super) fn speech_states(spec: &SpeechSpec, states: &SpeechStates) -> Result<
     if frames.kind() != Kind::Int64 {
         return Err(format!("frames is {:?} where Int64 is needed", frames.kind()));
     }
-    let (most, valid) = (hidden.size()[2], Vec::<i64>::try_from(frames).unwrap_or_default());
+    let (most, valid) = (hidden.size()[2], [0, 1].map(|row| frames.int64_value(&[row])));
     if valid.iter().all(|count| (1..=most).contains(count)) {
         Ok(())
     } else {

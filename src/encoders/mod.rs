@@ -2,8 +2,8 @@
 //! (`docs/encoders.md`), behind the trait [`FrozenEncoder`].
 
 mod check;
-mod kept_rows;
 mod pair;
+mod section;
 mod spec;
 mod torchscript;
 
@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use tch::Tensor;
 
-pub use kept_rows::KeptRows;
 pub use pair::Encoders;
+pub use section::{EncodersConfig, ImageEncoderConfig, SpeechEncoderConfig};
 pub use spec::{ImageSpec, SpeechSpec};
 pub use torchscript::TorchScript;
 
@@ -31,20 +31,14 @@ pub trait FrozenEncoder {
     /// BLAKE3 of the encoder's file.
     fn fingerprint(&self) -> &str;
 
+    /// The error of a forward that failed for the reason `why`.
+    fn failed(&self, why: String) -> EncoderError;
+
     /// One forward.
     ///
     /// # Errors
     /// When the module fails, for instance for want of memory.
     fn forward(&self, input: &Self::Input) -> Result<Self::Features, EncoderError>;
-}
-
-/// A batch of waveforms.
-#[derive(Debug)]
-pub struct Waveforms {
-    /// f32 [B, n]: samples in [-1, 1], zero-padded.
-    pub samples: Tensor,
-    /// i64 `[B]`: valid samples.
-    pub lengths: Tensor,
 }
 
 /// Hidden states of a batch of utterances.
@@ -55,10 +49,6 @@ pub struct SpeechStates {
     /// i64 `[B]`: valid frames.
     pub frames: Tensor,
 }
-
-/// A batch of images, resized and cropped: u8 [B, 3, S, S].
-#[derive(Debug)]
-pub struct Pixels(pub Tensor);
 
 /// Features of a batch of images.
 #[derive(Debug)]
@@ -124,13 +114,4 @@ pub enum EncoderError {
         /// The configuration's key for the batch size.
         key: String,
     },
-}
-
-/// The line of a libtorch error that says what is wrong, without the C++ backtrace and TorchScript source around it.
-pub(crate) fn one_line(error: &tch::TchError) -> String {
-    let text = error.to_string();
-    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
-    // An error inside TorchScript ends with the real one: `RuntimeError: ...`.
-    let inner = lines().rev().find(|line| line.contains("Error: "));
-    inner.or_else(|| lines().next()).unwrap_or("no reason given").to_owned()
 }

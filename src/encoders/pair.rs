@@ -3,9 +3,10 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    EncoderError, FrozenEncoder, ImageSpec, ImageStates, Pixels, SpeechSpec, SpeechStates, TorchScript, Waveforms,
+    EncoderError, EncodersConfig, FrozenEncoder, ImageSpec, ImageStates, SpeechSpec, SpeechStates, TorchScript,
 };
-use crate::config::EncodersConfig;
+use crate::data::{Pixels, Waveforms};
+use crate::model::catch_libtorch;
 
 type SpeechEncoder = Box<dyn FrozenEncoder<Spec = SpeechSpec, Input = Waveforms, Features = SpeechStates>>;
 type ImageEncoder = Box<dyn FrozenEncoder<Spec = ImageSpec, Input = Pixels, Features = ImageStates>>;
@@ -59,6 +60,10 @@ impl Encoders {
     /// # Errors
     /// When a forward fails.
     pub fn encode_speech(&self, input: &Waveforms) -> Result<SpeechStates, EncoderError> {
+        catch_libtorch(|| self.speech_in_chunks(input)).unwrap_or_else(|error| Err(self.speech.failed(error.why)))
+    }
+
+    fn speech_in_chunks(&self, input: &Waveforms) -> Result<SpeechStates, EncoderError> {
         let rows = input.samples.size()[0];
         if rows <= self.speech_rows {
             return self.speech.forward(input);
@@ -89,6 +94,10 @@ impl Encoders {
     /// # Errors
     /// When a forward fails.
     pub fn encode_images(&self, input: &Pixels) -> Result<ImageStates, EncoderError> {
+        catch_libtorch(|| self.images_in_chunks(input)).unwrap_or_else(|error| Err(self.image.failed(error.why)))
+    }
+
+    fn images_in_chunks(&self, input: &Pixels) -> Result<ImageStates, EncoderError> {
         let rows = input.0.size()[0];
         if rows <= self.image_rows {
             return self.image.forward(input);

@@ -7,9 +7,9 @@ use serde::de::DeserializeOwned;
 use tch::{CModule, Device, IValue, Tensor};
 
 use super::spec::FORMAT;
-use super::{
-    EncoderError, FrozenEncoder, ImageSpec, ImageStates, Pixels, SpeechSpec, SpeechStates, Waveforms, check, one_line,
-};
+use super::{EncoderError, FrozenEncoder, ImageSpec, ImageStates, SpeechSpec, SpeechStates, check};
+use crate::data::{Pixels, Waveforms};
+use crate::model::LibtorchError;
 
 /// A TorchScript module with the spec of a modality.
 #[derive(Debug)]
@@ -59,8 +59,12 @@ impl FrozenEncoder for TorchScript<SpeechSpec> {
         &self.fingerprint
     }
 
+    fn failed(&self, why: String) -> EncoderError {
+        self.forward_error(why)
+    }
+
     fn forward(&self, input: &Waveforms) -> Result<SpeechStates, EncoderError> {
-        tch::no_grad(|| self.run(input)).map_err(|why| self.failed(why))
+        tch::no_grad(|| self.run(input)).map_err(|why| self.forward_error(why))
     }
 }
 
@@ -100,8 +104,12 @@ impl FrozenEncoder for TorchScript<ImageSpec> {
         &self.fingerprint
     }
 
+    fn failed(&self, why: String) -> EncoderError {
+        self.forward_error(why)
+    }
+
     fn forward(&self, input: &Pixels) -> Result<ImageStates, EncoderError> {
-        tch::no_grad(|| self.run(input)).map_err(|why| self.failed(why))
+        tch::no_grad(|| self.run(input)).map_err(|why| self.forward_error(why))
     }
 }
 
@@ -179,7 +187,12 @@ impl<Spec: DeserializeOwned> TorchScript<Spec> {
         EncoderError::Contract { path: self.path.clone(), why }
     }
 
-    fn failed(&self, why: String) -> EncoderError {
+    fn forward_error(&self, why: String) -> EncoderError {
         EncoderError::Forward { path: self.path.clone(), why, key: format!("encoders.{}.batch_size", self.modality) }
     }
+}
+
+/// The line of a libtorch error that says what is wrong.
+fn one_line(error: &tch::TchError) -> String {
+    LibtorchError::new(&error.to_string()).why
 }

@@ -5,30 +5,25 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::config::{Config, OnError};
-use crate::data::{AudioForm, Clip, DataError, GroupReader, Picture, Skipped, Split};
-use crate::distributed::World;
-use crate::encoders::{Encoders, KeptRows, Pixels, SpeechStates, Waveforms};
-use crate::error::Error;
-use crate::model::CmdModel;
-use crate::signals::Signals;
-use crate::telemetry::warn_once;
+use super::EvalError;
+use crate::data::{DataError, Skipped, Split};
+use crate::distributed::{Crew, World};
+use crate::encoders::Encoders;
+use crate::features::{FeatureConfig, FeatureSource, Use};
+use crate::model::{CmdModel, catch_libtorch};
 
 /// A split made ready to be embedded by one model after the other: the images, which the model does not change, are encoded.
 pub struct EvalSet<'a> {
     split: Arc<Split>,
-    encoders: &'a Encoders,
-    config: Config,
-    on_error: OnError,
+    device: Device,
+    crew: Crew<'a>,
+    features: FeatureSource<'a>,
     /// Images of the gallery: indices into the split.
     gallery: Vec<usize>,
     /// I_cls, [I, E].
     images: Tensor,
     /// What could not be read of the images.
     skipped_images: Vec<Skipped>,
-    /// Hidden states by group, once they are known and if they are kept.
-    kept: Option<Vec<(Vec<usize>, SpeechStates)>>,
-    skipped_speech: Vec<Skipped>,
 }
 
 /// Embeddings on the CPU.
@@ -56,40 +51,21 @@ impl<'a> EvalSet<'a> {
     pub fn new(
         split: &Arc<Split>,
         encoders: &'a Encoders,
-        config: &Config,
-        world: &World,
-        signals: &Signals,
-    ) -> Result<Self, Error> {
-        // Nobody should report recalls on a part of a split without knowing.
-        let on_error = config.data.on_error.unwrap_or(OnError::Fail);
-        let mut set = Self {
-            split: split.clone(),
-            encoders,
-            config: config.clone(),
-            on_error,
-            gallery: Vec::new(),
-            images: Tensor::zeros([0, encoders.image().spec().width], (Kind::Float, Device::Cpu)),
-            skipped_images: Vec::new(),
-            kept: None,
-            skipped_speech: Vec::new(),
-        };
-        let (size, rows) = (encoders.image().spec().size as u32, config.encoders.image.batch_size as usize);
-        let groups = share(split.images_in_groups(rows), world);
-        let what = format!("encoding {} images", split.name);
-        let images = split.clone();
-        let read = move |image: usize| Picture::read(&images.images[image].path, size);
+        config: &FeatureConfig,
+        crew: Crew<'a>,
+    ) -> Result<Self, EvalError> {
+        let features = FeatureSource::new(encoders, split, config, Use::Evaluation, crew);
         let (mut parts, mut gallery) = (Vec::new(), Vec::new());
-        let unreadable = set.reader(signals).for_each((&what, "images"), groups, read, |pictures| {
-            let stack: Vec<&Picture> = pictures.iter().map(|(_, picture)| picture).collect();
-            let states = encoders.encode_images(&Pixels::stack(&stack))?;
-            parts.push(CmdModel::image_embedding(&states.cls).to_device(Device::Cpu));
-            gallery.extend(pictures.iter().map(|(image, _)| *image));
-            Ok(())
+        let unreadable = features.for_each_images(|images, states| {
+            parts.push(catch_libtorch(|| CmdModel::image_embedding(&states.cls).to_device(Device::Cpu))?);
+            gallery.extend_from_slice(images);
+            Ok::<(), EvalError>(())
         })?;
-        let own = if parts.is_empty() { set.images.shallow_clone() } else { Tensor::cat(&parts, 0) };
-        (set.gallery, set.images) = gather_rows(&gallery, &own, split.images.len(), world)?;
-        set.skipped_images = gather_skipped(unreadable, world)?;
-        Ok(set)
+        let width = encoders.image().spec().width;
+        let (gallery, images) = gather_rows(&gallery, &rows_of(&parts, width), split.images.len(), crew.world)?;
+        let skipped_images = gather_skipped(unreadable, crew.world)?;
+        let (split, device) = (split.clone(), encoders.device());
+        Ok(Self { split, device, crew, features, gallery, images, skipped_images })
     }
 
     /// The split.
@@ -98,64 +74,29 @@ impl<'a> EvalSet<'a> {
         &self.split
     }
 
-    fn reader<'b>(&'b self, signals: &'b Signals) -> GroupReader<'b> {
-        GroupReader { data: &self.config.data, on_error: self.on_error, signals }
-    }
-
     /// Embeds every utterance with `model`. With `encoders.speech.cache`, the hidden states of the first call are kept.
     ///
     /// # Errors
-    /// When audio cannot be read and that counts as a failure, an encoder fails, or a signal comes.
-    pub fn embed(&mut self, model: &CmdModel, world: &World, signals: &Signals) -> Result<Embeddings, Error> {
-        let mut parts = Vec::new();
-        let mut utterances = Vec::new();
-        let device = self.encoders.device();
-        let mut embed = |indices: &[usize], states: &SpeechStates| {
-            let (hidden, frames) = (states.hidden.to_device(device), states.frames.to_device(device));
-            let embedding = tch::no_grad(|| model.speech().forward(&hidden, &frames, None));
-            parts.push(embedding.to_device(Device::Cpu));
+    /// When audio cannot be read and that counts as a failure, an encoder or the model fails, or a signal comes.
+    pub fn embed(&mut self, model: &CmdModel) -> Result<Embeddings, EvalError> {
+        let (mut parts, mut utterances) = (Vec::new(), Vec::new());
+        let device = self.device;
+        let unreadable = self.features.for_each_speech(|indices, states| {
+            parts.push(catch_libtorch(|| {
+                let (hidden, frames) = (states.hidden.to_device(device), states.frames.to_device(device));
+                tch::no_grad(|| model.speech().forward(&hidden, &frames, None)).to_device(Device::Cpu)
+            })?);
             utterances.extend_from_slice(indices);
-        };
-        if let Some(kept) = &self.kept {
-            for (indices, states) in kept {
-                signals.check()?;
-                embed(indices, states);
-            }
-        } else {
-            let (mut keep, mut memory) = (Vec::new(), KeptRows::default());
-            let form = AudioForm::new(self.encoders.speech().spec(), self.config.audio.eval_max_seconds);
-            let groups = self.split.utterances_by_length(self.config.encoders.speech.batch_size as usize);
-            let groups = share(groups, world);
-            let what = format!("encoding {} speech", self.split.name);
-            let read = {
-                let split = self.split.clone();
-                move |index: usize| form.read(&split.utterances[index].audio, Clip::Start(form.max_samples))
-            };
-            let unreadable = self.reader(signals).for_each((&what, "utterances"), groups, read, |group| {
-                for (index, _) in group.iter().filter(|(_, audio)| audio.whole > form.max_samples) {
-                    let path = &self.split.utterances[*index].audio;
-                    warn_once(format!("{}: cut to audio.eval_max_seconds", path.display()));
-                }
-                let waves: Vec<&[f32]> = group.iter().map(|(_, audio)| audio.samples.as_slice()).collect();
-                let states = self.encoders.encode_speech(&Waveforms::pad(&waves))?;
-                let indices: Vec<usize> = group.iter().map(|(index, _)| *index).collect();
-                embed(&indices, &states);
-                if self.config.encoders.speech.cache {
-                    let frames = states.frames.to_device(Device::Cpu);
-                    keep.push((indices, SpeechStates { hidden: memory.keep(&states.hidden), frames }));
-                }
-                Ok(())
-            })?;
-            self.skipped_speech = gather_skipped(unreadable, world)?;
-            self.kept = self.config.encoders.speech.cache.then_some(keep);
-        }
-        let own = if parts.is_empty() { self.images.narrow(0, 0, 0) } else { Tensor::cat(&parts, 0) };
-        let (utterances, speech) = gather_rows(&utterances, &own, self.split.utterances.len(), world)?;
-        Ok(self.in_order(&speech, &utterances))
+            Ok::<(), EvalError>(())
+        })?;
+        let own = rows_of(&parts, self.images.size()[1]);
+        let (utterances, speech) = gather_rows(&utterances, &own, self.split.utterances.len(), self.crew.world)?;
+        let skipped_speech = gather_skipped(unreadable, self.crew.world)?;
+        Ok(self.in_order(&speech, &utterances, &skipped_speech))
     }
 
     /// Without utterances whose image could not be read.
-    fn in_order(&self, speech: &Tensor, utterances: &[usize]) -> Embeddings {
+    fn in_order(&self, speech: &Tensor, utterances: &[usize], skipped_speech: &[Skipped]) -> Embeddings {
         let row_of_image: HashMap<usize, usize> =
             self.gallery.iter().enumerate().map(|(row, image)| (*image, row)).collect();
         let owner = |utterance: usize| row_of_image.get(&self.split.utterances[utterance].image).copied();
@@ -171,19 +112,19 @@ impl<'a> EvalSet<'a> {
             utterances: rows.iter().map(|(utterance, _, _)| *utterance).collect(),
             owners: rows.iter().map(|(_, owner, _)| *owner).collect(),
             gallery: self.gallery.clone(),
-            skipped: self.skipped_images.iter().chain(&self.skipped_speech).cloned().collect(),
+            skipped: self.skipped_images.iter().chain(skipped_speech).cloned().collect(),
         }
     }
 }
 
-/// The groups that are this process's.
-fn share(groups: Vec<Vec<usize>>, world: &World) -> Vec<Vec<usize>> {
-    groups.into_iter().skip(world.rank()).step_by(world.size()).collect()
+/// The parts [b, E], one below the other.
+fn rows_of(parts: &[Tensor], width: i64) -> Tensor {
+    if parts.is_empty() { Tensor::zeros([0, width], (Kind::Float, Device::Cpu)) } else { Tensor::cat(parts, 0) }
 }
 
 /// Rows of all processes in the order of the split: `places` says where in it, below `count`, each row of `own` [b, E] stands.
 /// Returns the places that some process has, and their rows.
-fn gather_rows(places: &[usize], own: &Tensor, count: usize, world: &World) -> Result<(Vec<usize>, Tensor), Error> {
+fn gather_rows(places: &[usize], own: &Tensor, count: usize, world: &World) -> Result<(Vec<usize>, Tensor), EvalError> {
     let index: Vec<i64> = places.iter().map(|place| *place as i64).collect();
     let index = Tensor::from_slice(&index);
     let scatter = |rows: &Tensor| {
@@ -193,18 +134,25 @@ fn gather_rows(places: &[usize], own: &Tensor, count: usize, world: &World) -> R
     };
     // Each place is one process's, so that adding zeros changes no bit.
     let rows = world.sum(&scatter(own))?;
-    let present = world.sum(&scatter(&Tensor::ones([places.len() as i64], (Kind::Int64, Device::Cpu))))?;
-    let present: Vec<i64> = Vec::try_from(&present.nonzero().flatten(0, -1)).unwrap_or_default();
-    let rows = rows.index_select(0, &Tensor::from_slice(&present));
-    Ok((present.into_iter().map(|place| place as usize).collect(), rows))
+    let mut present = vec![0; count];
+    places.iter().for_each(|place| present[*place] = 1);
+    let present = world.sum_numbers(&present)?;
+    let present: Vec<usize> = (0..count).filter(|place| present[*place] > 0).collect();
+    let select: Vec<i64> = present.iter().map(|place| *place as i64).collect();
+    let rows = rows.index_select(0, &Tensor::from_slice(&select));
+    Ok((present, rows))
 }
 
-fn gather_skipped(unreadable: Vec<(usize, DataError)>, world: &World) -> Result<Vec<Skipped>, Error> {
-    let mut own: Vec<(usize, String)> =
-        unreadable.into_iter().map(|(place, error)| (place, error.to_string())).collect();
-    let texts = world.gather_texts(&serde_json::to_string(&own).unwrap_or_default())?;
-    own =
-        texts.iter().flat_map(|text| serde_json::from_str::<Vec<(usize, String)>>(text).unwrap_or_default()).collect();
-    own.sort();
-    Ok(own.into_iter().map(|(_, why)| Skipped { why }).collect())
+fn gather_skipped(unreadable: Vec<(usize, DataError)>, world: &World) -> Result<Vec<Skipped>, EvalError> {
+    // A line each: place in the split, tabulator, why.
+    let own: Vec<String> = unreadable
+        .into_iter()
+        .map(|(place, error)| format!("{place}\t{}", error.to_string().replace('\n', " ")))
+        .collect();
+    let texts = world.gather_texts(&own.join("\n"))?;
+    let split =
+        |line: &str| Some((line.split_once('\t')?.0.parse::<usize>().ok()?, line.split_once('\t')?.1.to_owned()));
+    let mut all: Vec<(usize, String)> = texts.iter().flat_map(|text| text.lines().filter_map(split)).collect();
+    all.sort();
+    Ok(all.into_iter().map(|(_, why)| Skipped { why }).collect())
 }

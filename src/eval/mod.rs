@@ -4,10 +4,42 @@ mod embeddings;
 mod picture;
 mod recall;
 mod result;
+mod section;
 mod table;
 
 pub use embeddings::{Embeddings, EvalSet};
 pub use picture::retrieval_picture;
 pub use recall::{Direction, Intervals, Mean, RecallError, Recalls, Similarities};
 pub use result::{InFamily, SplitResult};
+pub use section::EvalConfig;
 pub use table::table;
+
+use crate::data::DataError;
+use crate::distributed::DistributedError;
+use crate::features::FeatureError;
+use crate::model::LibtorchError;
+
+/// A split cannot be embedded or ranked.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// Its frozen features cannot be had.
+    #[error(transparent)]
+    Feature(#[from] FeatureError),
+    /// Another process is gone, or a signal came.
+    #[error(transparent)]
+    Distributed(#[from] DistributedError),
+    /// Its scores cannot be ranked.
+    #[error(transparent)]
+    Recall(#[from] RecallError),
+    /// The speech head failed.
+    #[error(
+        "the speech head failed on a batch of the evaluation: {0}; if memory ran out, lower encoders.speech.batch_size"
+    )]
+    Libtorch(#[from] LibtorchError),
+}
+
+impl From<DataError> for EvalError {
+    fn from(error: DataError) -> Self {
+        Self::Feature(error.into())
+    }
+}

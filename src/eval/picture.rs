@@ -82,8 +82,9 @@ fn spread(total: usize, count: usize) -> Vec<usize> {
 /// Rows of `gallery` [I, E] that score highest with `query` `[E]`.
 fn best(gallery: &Tensor, query: &Tensor) -> Vec<usize> {
     let scores = gallery.matmul(query);
-    let (_, rows) = scores.topk((FOUND as i64).min(scores.size()[0]), 0, true, true);
-    Vec::<i64>::try_from(rows).unwrap_or_default().into_iter().map(|row| row as usize).collect()
+    let count = (FOUND as i64).min(scores.size()[0]);
+    let (_, rows) = scores.topk(count, 0, true, true);
+    (0..count).map(|place| rows.int64_value(&[place]) as usize).collect()
 }
 
 fn thumbnail(svg: &mut String, left: u32, top: u32, path: &Path, colour: &str) -> Result<(), DataError> {
@@ -133,6 +134,20 @@ fn file_name(path: &Path) -> String {
     PathBuf::from(path).file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned())
 }
 
+/// `text` as XML holds it; characters that XML 1.0 does not have stand as U+FFFD.
 fn escape(text: &str) -> String {
+    let is_in_xml =
+        |c: char| !matches!(c, '\u{0}'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}');
+    let text: String = text.chars().map(|c| if is_in_xml(c) { c } else { char::REPLACEMENT_CHARACTER }).collect();
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_caption_is_well_formed() {
+        assert_eq!(escape("a\u{7}b <c> & d\tü"), "a\u{fffd}b &lt;c&gt; &amp; d\tü");
+    }
 }

@@ -8,7 +8,7 @@ use super::fusion::{Fused, FusionEncoder, QueryNorm, relative_entropy};
 use super::layers::l2_normalise;
 use super::noise::PatchNoise;
 use super::parameters::{Initial, ParameterSpec, Parameters};
-use super::speech_head::{Dropout, SpeechHead};
+use super::speech_head::SpeechHead;
 
 /// Start of the temperature (Section 2.3 leaves it open; CLIP's).
 const INITIAL_TAU: f64 = 0.07;
@@ -70,7 +70,7 @@ pub struct LossOptions {
 
 /// Frozen features of a batch.
 #[derive(Debug)]
-pub struct Features {
+pub struct Encoded {
     /// [L, B, T, D]: hidden states of the speech encoder.
     pub hidden: Tensor,
     /// `[B]`: valid frames.
@@ -200,27 +200,9 @@ impl CmdModel {
 
     /// The losses of a batch. `noise` is used when `options.alpha` is not 0 and the model has a fusion encoder.
     ///
-    /// Gradients reach the speech head, the fusion encoder and the temperature, never the features.
+    /// Gradients reach `speech_cls`, the fusion encoder and the temperature, never the image side.
     #[must_use]
-    pub fn losses(
-        &self,
-        features: &Features,
-        noise: Option<&PatchNoise>,
-        options: LossOptions,
-        dropout: Option<Dropout>,
-    ) -> Losses {
-        let embedded = Embedded {
-            speech_cls: self.speech.forward(&features.hidden, &features.frames, dropout),
-            image_cls: features.image_cls.shallow_clone(),
-            patches: features.patches.shallow_clone(),
-            image_ids: features.image_ids.clone(),
-        };
-        self.losses_of(&embedded, noise, options)
-    }
-
-    /// The losses of a batch whose speech is embedded already.
-    #[must_use]
-    pub fn losses_of(&self, embedded: &Embedded, noise: Option<&PatchNoise>, options: LossOptions) -> Losses {
+    pub fn losses(&self, embedded: &Embedded, noise: Option<&PatchNoise>, options: LossOptions) -> Losses {
         let inverse_tau = self.inverse_tau();
         let speech_cls = embedded.speech_cls.shallow_clone();
         let targets = Targets::new(&embedded.image_ids, options.same_image, speech_cls.device());

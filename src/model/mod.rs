@@ -1,6 +1,8 @@
 //! The trained part of the system (Section 2 of the paper): speech head, fusion encoder, losses. It works on frozen features
 //! in tensors and knows no file, configuration file or command line.
 //!
+//! Stages of a batch: [`Encoded`] (frozen features), [`Embedded`] (S_cls beside the image side), [`Losses`].
+//!
 //! Dimension letters, here and in the names of the documentation: B batch, T speech frames, N image patches, L hidden
 //! states of the speech encoder, D its width, E the width that speech and image share, H attention heads.
 //!
@@ -16,13 +18,15 @@ mod cmd_model;
 pub mod contrastive;
 mod fusion;
 mod layers;
+mod libtorch;
 mod noise;
 mod parameters;
 mod speech_head;
 
-pub use cmd_model::{CmdModel, Embedded, Features, LossOptions, Losses, ModelConfig, Pairing};
+pub use cmd_model::{CmdModel, Embedded, Encoded, LossOptions, Losses, ModelConfig, Pairing};
 pub use contrastive::SameImage;
 pub use fusion::{FusionEncoder, QueryNorm};
+pub use libtorch::{LibtorchError, catch_libtorch};
 pub use noise::{DonorPosition, OneImageOnly, PatchNoise};
 pub use parameters::{Initial, ParameterSpec, Parameters};
 pub use speech_head::{Dropout, SpeechHead};

@@ -180,7 +180,8 @@ impl SpeechHead {
     fn sequence(&self, hidden: &Tensor) -> Tensor {
         let hidden = hidden.to_kind(Kind::Float);
         let states = if self.normalize_layers { standardise(&hidden) } else { hidden };
-        let (layers, batch, frames, width) = states.size4().unwrap_or_default();
+        let size = states.size();
+        let (layers, batch, frames, width) = (size[0], size[1], size[2], size[3]);
         let weights = self.layer_weights.softmax(0, None).unsqueeze(0);
         let sum = weights.matmul(&states.view([layers, -1])).view([batch, frames, width]);
         Tensor::cat(&[self.cls.expand([batch, 1, width], false), sum], 1)

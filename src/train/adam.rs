@@ -3,6 +3,8 @@
 
 use tch::Tensor;
 
+use crate::checkpoint::Moments;
+
 /// Constants of Adam.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamSettings {
@@ -18,47 +20,47 @@ pub struct AdamSettings {
 #[derive(Debug)]
 pub struct Adam {
     settings: AdamSettings,
-    step: i64,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
+    moments: Moments,
 }
 
 impl Adam {
     /// A fresh optimizer for the values in `flat` `[P]`.
     #[must_use]
     pub fn new(settings: AdamSettings, flat: &Tensor) -> Self {
-        Self::restore(settings, 0, flat.detach().zeros_like(), flat.detach().zeros_like())
+        let zeros = || flat.detach().zeros_like();
+        Self::restore(settings, Moments { step: 0, exp_avg: zeros(), exp_avg_sq: zeros() })
     }
 
-    /// The optimizer after `step` updates.
+    /// The optimizer with these moments.
     #[must_use]
-    pub fn restore(settings: AdamSettings, step: i64, exp_avg: Tensor, exp_avg_sq: Tensor) -> Self {
-        Self { settings, step, exp_avg, exp_avg_sq }
+    pub fn restore(settings: AdamSettings, moments: Moments) -> Self {
+        Self { settings, moments }
     }
 
     /// One update of `flat` `[P]` with `gradient` `[P]`.
     pub fn update(&mut self, flat: &mut Tensor, gradient: &Tensor, lr: f64) {
         let AdamSettings { weight_decay, betas: [beta1, beta2], eps } = self.settings;
-        self.step += 1;
+        let Moments { step, exp_avg, exp_avg_sq } = &mut self.moments;
+        *step += 1;
         tch::no_grad(|| {
             let gradient = gradient + &*flat * weight_decay;
-            let _ = self.exp_avg.g_mul_scalar_(beta1).g_add_(&(&gradient * (1.0 - beta1)));
-            let _ = self.exp_avg_sq.g_mul_scalar_(beta2).g_add_(&(gradient.square() * (1.0 - beta2)));
-            let correction1 = 1.0 - beta1.powi(self.step as i32);
-            let correction2 = 1.0 - beta2.powi(self.step as i32);
-            let denominator = self.exp_avg_sq.sqrt() / correction2.sqrt() + eps;
-            let _ = flat.g_sub_(&(&self.exp_avg / denominator * (lr / correction1)));
+            let _ = exp_avg.g_mul_scalar_(beta1).g_add_(&(&gradient * (1.0 - beta1)));
+            let _ = exp_avg_sq.g_mul_scalar_(beta2).g_add_(&(gradient.square() * (1.0 - beta2)));
+            let correction1 = 1.0 - beta1.powi(*step as i32);
+            let correction2 = 1.0 - beta2.powi(*step as i32);
+            let denominator = exp_avg_sq.sqrt() / correction2.sqrt() + eps;
+            let _ = flat.g_sub_(&(&*exp_avg / denominator * (lr / correction1)));
         });
     }
 
-    /// Updates made.
+    /// What it carries from update to update.
     #[must_use]
-    pub fn step(&self) -> i64 {
-        self.step
+    pub fn moments(&self) -> &Moments {
+        &self.moments
     }
 
-    /// First and second moment, `[P]` each.
-    pub fn moments(&self) -> (&Tensor, &Tensor) {
-        (&self.exp_avg, &self.exp_avg_sq)
+    /// What it carries from update to update, to change it.
+    pub fn moments_mut(&mut self) -> &mut Moments {
+        &mut self.moments
     }
 }

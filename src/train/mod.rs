@@ -1,17 +1,91 @@
-//! Training (Section 3.1): the loop, Adam and its schedule, what a run leaves on the disk.
+//! Training (Section 3.1): a session composes it, the loop makes updates, a step is the gradient of one batch.
 
 mod adam;
-mod checkpoint;
-mod features;
+mod agree;
+mod dry_run;
+mod finite;
 mod metrics;
-mod run_dir;
+mod recipe;
 mod schedule;
-mod trainer;
+mod section;
+mod session;
+mod sinks;
+pub mod step;
+mod updates;
 
 pub use adam::{Adam, AdamSettings};
-pub use checkpoint::{Best, Checkpoint, CheckpointError, Source, State};
-pub use features::FeatureSource;
-pub use metrics::{Metrics, TrainRecord};
-pub use run_dir::RunDir;
+pub use dry_run::DryRun;
+pub use metrics::Metrics;
+pub use recipe::{Identity, Recipe};
 pub use schedule::Schedule;
-pub use trainer::Trainer;
+pub use section::{
+    CmdConfig, FusionConfig, LogConfig, LossConfig, NoiseConfig, OnNan, OptimConfig, SpeechConfig, TrainConfig,
+};
+pub use session::Session;
+pub use sinks::{Sink, SinkError, TrainRecord};
+
+use crate::checkpoint::CheckpointError;
+use crate::data::DataError;
+use crate::distributed::DistributedError;
+use crate::eval::EvalError;
+use crate::features::FeatureError;
+use crate::model::{LibtorchError, OneImageOnly};
+
+/// A training cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// Settings, data, encoders and processes do not go together.
+    #[error("{0}")]
+    Recipe(String),
+    /// A data set.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A batch without donors.
+    #[error(transparent)]
+    OneImageOnly(#[from] OneImageOnly),
+    /// Frozen features.
+    #[error(transparent)]
+    Feature(#[from] FeatureError),
+    /// An evaluation.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Figures cannot be written.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// Another process is gone, or a signal came.
+    #[error(transparent)]
+    Distributed(#[from] DistributedError),
+    /// libtorch failed within an update, for instance for want of memory.
+    #[error("step {step}: the update failed: {error}{}", memory_advice(error))]
+    Libtorch {
+        /// The update, counted from 1.
+        step: u64,
+        /// What libtorch says.
+        error: LibtorchError,
+    },
+    /// The loss or the gradient is NaN or infinite.
+    #[error(
+        "step {step}: {what} is not finite ({rows}); stopped before the update, the last checkpoint is good; a lower optim.lr may help, \
+         or train.on_nan = \"skip\" passes such batches over"
+    )]
+    NotFinite {
+        /// The update, counted from 1.
+        step: u64,
+        /// "the loss" or "the gradient".
+        what: &'static str,
+        /// The rows of the batch that are to blame.
+        rows: String,
+    },
+}
+
+fn memory_advice(error: &LibtorchError) -> &'static str {
+    if error.is_out_of_memory() {
+        "; go on with --resume and a lower audio.max_seconds or encoders.speech.batch_size, or with more processes (--nproc), which \
+         share train.batch_size out"
+    } else {
+        ""
+    }
+}

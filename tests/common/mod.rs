@@ -12,11 +12,11 @@ pub fn fixture(name: &str) -> PathBuf {
 }
 
 /// A folder with a data set of the kind manifest, a configuration for it and room for runs.
-pub struct World {
+pub struct Workspace {
     folder: tempfile::TempDir,
 }
 
-impl World {
+impl Workspace {
     /// `images` of each split, with three captions each but for every fourth image, which has two.
     pub fn new(images: usize) -> Self {
         let world = Self { folder: tempfile::tempdir().expect("a folder") };

@@ -5,9 +5,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::index_text::{IndexText, read_text};
 use super::spelling::{find, require};
-use super::text::{Text, read_text};
-use crate::data::dataset::Builder;
+use crate::data::builder::Builder;
 use crate::data::{DataError, Dataset};
 
 const SPLITS: [&str; 3] = ["train", "dev", "test"];
@@ -26,7 +26,7 @@ const IMAGE_FOLDERS: [&str; 9] = [
 ];
 
 /// Reads the data set in `root`; images are in `images`, or else in one of the usual folders.
-pub(in crate::data) fn read(root: &Path, images: Option<&Path>) -> Result<Dataset, DataError> {
+pub(super) fn read(root: &Path, images: Option<&Path>) -> Result<Dataset, DataError> {
     let below = |folders: &[&str], name: &str| -> Vec<String> {
         folders.iter().map(|folder| format!("{folder}{name}")).collect()
     };
@@ -112,7 +112,7 @@ fn spoken_caption(entry: &str) -> Option<(&str, &str, usize)> {
 }
 
 /// `X.jpg#k<TAB>caption`, by image and k.
-fn tokens(text: &Text) -> Result<HashMap<(String, usize), String>, DataError> {
+fn tokens(text: &IndexText) -> Result<HashMap<(String, usize), String>, DataError> {
     let caption = |(line, entry): (usize, &str)| {
         let parts = entry.split_once('\t').and_then(|(key, caption)| Some((key.rsplit_once('#')?, caption)));
         let parsed = parts.and_then(|((image, number), caption)| {
@@ -124,7 +124,7 @@ fn tokens(text: &Text) -> Result<HashMap<(String, usize), String>, DataError> {
 }
 
 /// `image,caption`, with a header; the captions of an image in their order.
-fn captions(text: &Text) -> Result<HashMap<(String, usize), String>, DataError> {
+fn captions(text: &IndexText) -> Result<HashMap<(String, usize), String>, DataError> {
     let mut count: HashMap<String, usize> = HashMap::new();
     let mut found = HashMap::new();
     for (line, entry) in text.lines() {

@@ -6,12 +6,12 @@ use std::marker::PhantomData;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::text::Text;
+use super::index_text::IndexText;
 use crate::data::DataError;
 
 /// Calls `visit` with every element of the list `name` in `text`, without keeping them. `form` says how the file should look.
 pub(super) fn for_each<'t, T: Deserialize<'t>>(
-    text: &'t Text,
+    text: &'t IndexText,
     name: &str,
     form: &str,
     visit: impl FnMut(T) -> Result<(), String>,

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::text::read_text;
-use crate::data::dataset::Builder;
+use super::index_text::read_text;
+use crate::data::builder::Builder;
 use crate::data::{DataError, Dataset};
 
 #[derive(Deserialize, Serialize)]
@@ -34,7 +34,7 @@ struct Caption<'a> {
 }
 
 /// Reads the manifest `index`, whose paths start from `root`. An image that stands in several lines of a split is one image.
-pub(in crate::data) fn read(index: &Path, root: &Path) -> Result<Dataset, DataError> {
+pub(super) fn read(index: &Path, root: &Path) -> Result<Dataset, DataError> {
     let text = read_text(index, "data.path must name a manifest (JSON Lines)")?;
     let mut builder = Builder::default();
     builder.fingerprint(text.bytes());

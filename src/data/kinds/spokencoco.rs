@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::index_text::read_text;
 use super::json_list::for_each;
 use super::spelling::{find, require};
-use super::text::read_text;
-use crate::data::dataset::Builder;
+use crate::data::builder::Builder;
 use crate::data::{DataError, Dataset};
 
 const FOLDERS: [&str; 2] = ["", "SpokenCOCO/"];
@@ -63,7 +63,7 @@ struct KarpathyImage<'a> {
 }
 
 /// Reads the data set in `root`; images are in `images`, the split in `karpathy`, or else where they usually are.
-pub(in crate::data) fn read(root: &Path, images: Option<&Path>, karpathy: Option<&Path>) -> Result<Dataset, DataError> {
+pub(super) fn read(root: &Path, images: Option<&Path>, karpathy: Option<&Path>) -> Result<Dataset, DataError> {
     let mut reader = Reader { builder: Builder::default(), root, images: images.map(Path::to_owned), karpathy: None };
     let split_files = if karpathy.is_some() { Vec::new() } else { split_files(root) };
     if let Some((_, index)) = split_files.first() {

@@ -1,17 +1,17 @@
-//! Text files of an index: UTF-8, with or without a byte-order mark, any line ends.
+//! IndexText files of an index: UTF-8, with or without a byte-order mark, any line ends.
 
 use std::path::{Path, PathBuf};
 
 use crate::data::DataError;
 
 /// A text file, read.
-pub(super) struct Text {
+pub(super) struct IndexText {
     path: PathBuf,
     text: String,
 }
 
 /// Reads `path`; `must` says what it has to be.
-pub(super) fn read_text(path: &Path, must: &str) -> Result<Text, DataError> {
+pub(super) fn read_text(path: &Path, must: &str) -> Result<IndexText, DataError> {
     let bytes = std::fs::read(path)
         .map_err(|error| DataError::Unreadable { path: path.to_owned(), why: format!("{error}: {must}") })?;
     let text = String::from_utf8(bytes).map_err(|error| {
@@ -19,10 +19,10 @@ pub(super) fn read_text(path: &Path, must: &str) -> Result<Text, DataError> {
             1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
         DataError::Index { path: path.to_owned(), line, why: format!("not UTF-8 text; {must}") }
     })?;
-    Ok(Text { path: path.to_owned(), text })
+    Ok(IndexText { path: path.to_owned(), text })
 }
 
-impl Text {
+impl IndexText {
     /// The file's bytes.
     pub(super) fn bytes(&self) -> &[u8] {
         self.text.as_bytes()

@@ -1,0 +1,122 @@
+//! safetensors files: named f32 tensors and a text each for some names.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use tch::{Device, Kind, Tensor};
+
+use super::CheckpointError;
+use super::state::FORMAT;
+use crate::model::{ModelConfig, ParameterSpec, Parameters};
+
+/// The bytes of a file with `tensors`.
+pub(super) fn to_safetensors(
+    tensors: Vec<(String, Tensor)>,
+    metadata: HashMap<String, String>,
+) -> std::io::Result<Vec<u8>> {
+    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .into_iter()
+        .map(|(name, tensor)| {
+            let tensor = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+            let mut bytes = vec![0; 4 * tensor.numel()];
+            tensor.copy_data_u8(&mut bytes, tensor.numel());
+            (name, tensor.size().iter().map(|size| *size as usize).collect(), bytes)
+        })
+        .collect();
+    let views: Result<Vec<_>, _> = bytes
+        .iter()
+        .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect();
+    let serialized = views.and_then(|views| safetensors::serialize(views, Some(metadata)));
+    serialized.map_err(|error: safetensors::SafeTensorError| std::io::Error::other(error))
+}
+
+/// A safetensors file in memory.
+pub(super) struct Tensors {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Tensors {
+    /// Reads `path`, whose BLAKE3 must be `hash` where that is known.
+    pub(super) fn read(path: &Path, hash: Option<&str>) -> Result<Self, CheckpointError> {
+        let file = Self { path: path.to_owned(), bytes: Vec::new() };
+        let bytes = fs::read(path).map_err(|error| file.damaged(&error.to_string()))?;
+        if hash.is_some_and(|hash| blake3::hash(&bytes).to_hex().as_str() != hash) {
+            return Err(file.damaged("its content is not what was saved"));
+        }
+        let file = Self { bytes, ..file };
+        file.view()?;
+        Ok(file)
+    }
+
+    pub(super) fn damaged(&self, why: &str) -> CheckpointError {
+        CheckpointError::Damaged { path: self.path.clone(), why: why.to_owned() }
+    }
+
+    fn view(&self) -> Result<SafeTensors<'_>, CheckpointError> {
+        let view = SafeTensors::deserialize(&self.bytes);
+        view.map_err(|error| self.damaged(&format!("no readable safetensors file ({error})")))
+    }
+
+    pub(super) fn metadata(&self, key: &str) -> Result<String, CheckpointError> {
+        let header = SafeTensors::read_metadata(&self.bytes).ok();
+        let value = header.and_then(|(_, header)| header.metadata().as_ref()?.get(key).cloned());
+        value.ok_or_else(|| self.damaged(&format!("no {key} in its metadata")))
+    }
+
+    pub(super) fn model_config(&self) -> Result<ModelConfig, CheckpointError> {
+        let version = self.metadata("format_version")?;
+        if version != FORMAT.to_string() {
+            return Err(self.damaged(&format!("format {version}, this program reads format {FORMAT}")));
+        }
+        let config: ModelConfig = serde_json::from_str(&self.metadata("config")?)
+            .map_err(|error| self.damaged(&format!("its configuration: {error}")))?;
+        let sizes = [config.layers, config.speech_width, config.width, config.heads];
+        if sizes.iter().any(|size| !(1..1 << 16).contains(size)) || config.speech_width % config.heads != 0 {
+            return Err(self.damaged("its configuration holds impossible sizes"));
+        }
+        // Before memory for a model of that size is taken.
+        let largest = config.parameters().iter().map(ParameterSpec::count).max().unwrap_or(0);
+        if largest as usize > self.bytes.len() / 4 {
+            return Err(self.damaged("its configuration is of a larger model than its tensors"));
+        }
+        Ok(config)
+    }
+
+    /// Nothing but the parameters of `specs`, once under each of `prefixes`.
+    pub(super) fn exactly(&self, specs: &[ParameterSpec], prefixes: &[&str]) -> Result<(), CheckpointError> {
+        let known = |name: &str| {
+            prefixes
+                .iter()
+                .any(|prefix| name.strip_prefix(prefix).is_some_and(|name| specs.iter().any(|spec| spec.name == name)))
+        };
+        match self.view()?.names().into_iter().find(|name| !known(name)) {
+            Some(name) => Err(self.damaged(&format!("an unknown tensor {name}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Copies every parameter from the tensor of its name after `prefix`.
+    pub(super) fn copy_into(&self, parameters: &mut Parameters, prefix: &str) -> Result<(), CheckpointError> {
+        let view = self.view()?;
+        for spec in parameters.specs().to_vec() {
+            let name = format!("{prefix}{}", spec.name);
+            let tensor = view.tensor(&name).map_err(|_| self.damaged(&format!("no tensor {name}")))?;
+            let shape: Vec<i64> = tensor.shape().iter().map(|size| *size as i64).collect();
+            if tensor.dtype() != Dtype::F32 || shape != spec.shape {
+                let found = format!("{name} is {:?} {shape:?}, expected F32 {:?}", tensor.dtype(), spec.shape);
+                return Err(self.damaged(&found));
+            }
+            let values = Tensor::from_data_size(tensor.data(), &shape, Kind::Float);
+            if values.isfinite().all().int64_value(&[]) == 0 {
+                return Err(self.damaged(&format!("{name} holds NaN or infinite values")));
+            }
+            parameters.set(&spec.name, &values);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! Files that appear whole or not at all, on file systems of every kind.
+
+use std::fs::{self, File};
+use std::io::{Error, ErrorKind, Result, Write};
+use std::path::{Path, PathBuf};
+
+/// What to do about an error of writing.
+pub(super) fn advice(error: &Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull => "; free room on the disk, then go on with --resume",
+        ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => "; raise the quota or limit, then go on with --resume",
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+            "; name a folder that can be written with --output"
+        }
+        _ => "",
+    }
+}
+
+/// Bytes that can still be written below `path`, where the system tells.
+#[must_use]
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let existing = path.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+    let system = rustix::fs::statvfs(existing).ok()?;
+    Some(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+/// Writes `bytes` beside `path`, then renames them into place.
+///
+/// # Errors
+/// When it cannot be written; then what stood at `path` still does.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = path.with_file_name(format!(".{name}.tmp"));
+    let written = write_synced(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written.and_then(|()| sync_parent(path))
+}
+
+/// Writes a file that is on the disk when this returns.
+pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Puts the entries of the folder that holds `path` on the disk.
+pub(super) fn sync_parent(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    sync_folder(folder.unwrap_or(Path::new(".")))
+}
+
+/// Puts the entries of a folder on the disk, where its file system can.
+pub(super) fn sync_folder(path: &Path) -> Result<()> {
+    match File::open(path).and_then(|folder| folder.sync_all()) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::InvalidInput | ErrorKind::Unsupported | ErrorKind::PermissionDenied
+            ) =>
+        {
+            tracing::debug!("{}: this file system syncs no folders ({error})", path.display());
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// Puts the folder `new` in the place of `path`, where a folder may stand already: that one never goes before the new one stands.
+pub(super) fn exchange(new: &Path, path: &Path) -> Result<()> {
+    if path.exists() {
+        let swap = rustix::fs::RenameFlags::EXCHANGE;
+        if rustix::fs::renameat_with(rustix::fs::CWD, new, rustix::fs::CWD, path, swap).is_ok() {
+            return fs::remove_dir_all(new);
+        }
+        // A file system without an exchange: the old one stands aside meanwhile, where it is found.
+        let _ = fs::remove_dir_all(aside(path));
+        fs::rename(path, aside(path))?;
+    }
+    fs::rename(new, path)?;
+    if aside(path).exists() { fs::remove_dir_all(aside(path)) } else { Ok(()) }
+}
+
+/// Where a folder stands while [`exchange`] puts another into its place.
+pub(super) fn aside(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}.old", path.file_name().unwrap_or_default().to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_exchanged_also_when_an_earlier_exchange_was_cut_short() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, new) = (folder.path().join("step-1"), folder.path().join("new"));
+        let make = |path: &Path, text: &str| {
+            fs::create_dir(path).expect("a folder");
+            fs::write(path.join("file"), text).expect("written");
+        };
+        make(&path, "old");
+        for (text, cut) in [("new", false), ("newer", true)] {
+            make(&new, text);
+            if cut {
+                fs::rename(&path, aside(&path)).expect("as if killed");
+            }
+            exchange(&new, &path).expect("exchanged");
+            assert_eq!(fs::read_to_string(path.join("file")).expect("a file"), text);
+            assert!(!new.exists() && !aside(&path).exists());
+        }
+    }
+}

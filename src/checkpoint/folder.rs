@@ -1,0 +1,204 @@
+//! A checkpoint: `model.safetensors`, `optimizer.safetensors` and `state.json` in one folder that appears whole or not at all.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tch::{Device, Tensor};
+
+use super::bytes::{Tensors, to_safetensors};
+use super::disk::{exchange, sync_folder, sync_parent, write_synced, write_whole};
+use super::link::follow;
+use super::state::FORMAT;
+use super::{CheckpointError, State};
+use crate::model::{CmdModel, ModelConfig, Parameters};
+
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+
+/// What Adam carries from update to update, over the flat buffer of parameters.
+#[derive(Debug)]
+pub struct Moments {
+    /// Updates made.
+    pub step: i64,
+    /// First moment, `[P]`.
+    pub exp_avg: Tensor,
+    /// Second moment, `[P]`.
+    pub exp_avg_sq: Tensor,
+}
+
+/// Writes a checkpoint into the folder `path`: beside it first, synced, then put into its place.
+///
+/// # Errors
+/// When something cannot be written; then what stood at `path` still does.
+pub fn save(path: &Path, model: &CmdModel, moments: &Moments, state: &State) -> std::io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = path.with_file_name(format!(".{name}.tmp"));
+    if beside.exists() {
+        fs::remove_dir_all(&beside)?;
+    }
+    fs::create_dir_all(&beside)?;
+    let written = write_files(&beside, model, moments, state);
+    let placed = written.and_then(|()| exchange(&beside, path)).and_then(|()| sync_parent(path));
+    if placed.is_err() {
+        let _ = fs::remove_dir_all(&beside);
+    }
+    placed
+}
+
+/// Writes another state for the same weights into the checkpoint `path`.
+///
+/// # Errors
+/// When it cannot be written; then the earlier state still stands.
+pub fn amend(path: &Path, state: &State) -> Result<(), CheckpointError> {
+    let file = path.join(STATE);
+    let known = Checkpoint::open(path)?.verify()?.files;
+    let state = State { files: known, ..state.clone() };
+    write_whole(&file, &to_json(&state).map_err(CheckpointError::write(&file))?).map_err(CheckpointError::write(&file))
+}
+
+fn to_json(state: &State) -> std::io::Result<Vec<u8>> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(state)?).into_bytes())
+}
+
+fn write_files(folder: &Path, model: &CmdModel, moments: &Moments, state: &State) -> std::io::Result<()> {
+    let parameters = model.parameters();
+    let metadata = [
+        ("format_version".to_owned(), FORMAT.to_string()),
+        ("config".to_owned(), serde_json::to_string(model.config())?),
+    ];
+    let model_bytes = to_safetensors(parameters.split(parameters.flat()), metadata.into())?;
+    let both = [("exp_avg", &moments.exp_avg), ("exp_avg_sq", &moments.exp_avg_sq)];
+    let both = both.iter().flat_map(|(moment, flat)| {
+        parameters.split(flat).into_iter().map(move |(name, tensor)| (format!("{moment}.{name}"), tensor))
+    });
+    let metadata = [("step".to_owned(), moments.step.to_string())];
+    let optimizer_bytes = to_safetensors(both.collect(), metadata.into())?;
+
+    let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
+    let files = [(MODEL.to_owned(), hash(&model_bytes)), (OPTIMIZER.to_owned(), hash(&optimizer_bytes))];
+    let state = State { files: files.into(), ..state.clone() };
+    write_synced(&folder.join(MODEL), &model_bytes)?;
+    write_synced(&folder.join(OPTIMIZER), &optimizer_bytes)?;
+    // Last, because it vouches for the others.
+    write_synced(&folder.join(STATE), &to_json(&state)?)?;
+    sync_folder(folder)
+}
+
+/// A checkpoint on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    folder: PathBuf,
+    model: PathBuf,
+}
+
+impl Checkpoint {
+    /// The checkpoint in the folder `path`, or the file `path` alone.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let missing = |why: &str| CheckpointError::Missing { path: path.to_owned(), why: why.to_owned() };
+        let path = fs::canonicalize(follow(path)).map_err(|error| {
+            missing(&format!("{error}; name a run, a checkpoint's folder or its model.safetensors"))
+        })?;
+        if path.is_file() {
+            let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
+            return Ok(Self { folder, model: path });
+        }
+        let model = path.join(MODEL);
+        if model.is_file() {
+            return Ok(Self { folder: path, model });
+        }
+        Err(missing("no checkpoint there; name a run, a checkpoint's folder or its model.safetensors"))
+    }
+
+    /// The file with the model.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.model
+    }
+
+    /// `state.json`, if the folder has one.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn state(&self) -> Result<Option<State>, CheckpointError> {
+        let path = self.folder.join(STATE);
+        let damaged = |why: String| CheckpointError::Damaged { path: path.clone(), why };
+        match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(damaged(error.to_string())),
+            Ok(bytes) => {
+                let state: State = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+                if state.format == FORMAT {
+                    Ok(Some(state))
+                } else {
+                    Err(damaged(format!("format {}, this program reads format {FORMAT}", state.format)))
+                }
+            }
+        }
+    }
+
+    /// Checks that every file is there, whole and unchanged.
+    ///
+    /// # Errors
+    /// When one is not.
+    pub fn verify(&self) -> Result<State, CheckpointError> {
+        let damaged = |path: PathBuf, why: String| CheckpointError::Damaged { path, why };
+        let missing = || damaged(self.folder.join(STATE), "missing".to_owned());
+        let state = self.state()?.ok_or_else(missing)?;
+        for name in [MODEL, OPTIMIZER] {
+            let path = self.folder.join(name);
+            let hash = state
+                .files
+                .get(name)
+                .ok_or_else(|| damaged(self.folder.join(STATE), format!("it does not vouch for {name}")))?;
+            let bytes = fs::read(&path).map_err(|error| damaged(path.clone(), error.to_string()))?;
+            if blake3::hash(&bytes).to_hex().as_str() != hash {
+                return Err(damaged(path, "its content is not what was saved".to_owned()));
+            }
+        }
+        Ok(state)
+    }
+
+    /// The model for inference: without the fusion encoder, whether the file holds one or not.
+    ///
+    /// # Errors
+    /// When the file is damaged, or is not the one that `state.json` beside it vouches for.
+    pub fn load_for_inference(&self, device: Device) -> Result<CmdModel, CheckpointError> {
+        let name = self.model.file_name().unwrap_or_default().to_string_lossy();
+        let vouched = self.state()?.and_then(|state| state.files.get(&*name).cloned());
+        let file = Tensors::read(&self.model, vouched.as_deref())?;
+        let config = ModelConfig { fusion: None, ..file.model_config()? };
+        let mut model = CmdModel::new(config, 0, device);
+        file.copy_into(model.parameters_mut(), "")?;
+        Ok(model)
+    }
+
+    /// Puts the weights into `model`, to go on training, and returns the optimizer's moments.
+    ///
+    /// # Errors
+    /// When a file is damaged, or the model is of another shape.
+    pub fn load_for_training(&self, model: &mut CmdModel) -> Result<Moments, CheckpointError> {
+        let file = Tensors::read(&self.model, None)?;
+        let found = file.model_config()?;
+        if found != *model.config() {
+            let why = format!("the checkpoint's model is {found:?}, the configuration's is {:?}", model.config());
+            return Err(CheckpointError::Mismatch { path: self.model.clone(), why });
+        }
+        file.exactly(model.parameters().specs(), &[""])?;
+        file.copy_into(model.parameters_mut(), "")?;
+
+        let file = Tensors::read(&self.folder.join(OPTIMIZER), None)?;
+        file.exactly(model.parameters().specs(), &["exp_avg.", "exp_avg_sq."])?;
+        let step = file.metadata("step")?.parse().map_err(|_| file.damaged("its step is no number"))?;
+        let moment = |prefix: &str| {
+            let device = model.parameters().flat().device();
+            let mut moment = Parameters::new(model.config().parameters(), 0, device);
+            file.copy_into(&mut moment, prefix)?;
+            Ok(moment.flat().shallow_clone())
+        };
+        Ok(Moments { step, exp_avg: moment("exp_avg.")?, exp_avg_sq: moment("exp_avg_sq.")? })
+    }
+}

@@ -1,0 +1,63 @@
+//! `best`, `last` and `latest`: symbolic links, or small files with the target's path where the file system has none. They are a
+//! convenience; nothing depends on them.
+
+use std::fs;
+use std::io::Result;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use crate::telemetry::warn_once;
+
+/// Bytes of the longest small file that names a folder.
+const LONGEST: u64 = 4096;
+
+/// Points `link` to `target`, a path that starts from the link's folder; a failure is a warning.
+pub(super) fn point(link: &Path, target: &Path) {
+    if let Err(error) = try_point(link, target) {
+        warn_once(format!("{}: cannot point to {}: {error}", link.display(), target.display()));
+    }
+}
+
+fn try_point(link: &Path, target: &Path) -> Result<()> {
+    let name = link.file_name().unwrap_or_default().to_string_lossy();
+    let beside = link.with_file_name(format!(".{name}.tmp"));
+    let _ = fs::remove_file(&beside);
+    if symlink(target, &beside).is_err() {
+        fs::write(&beside, format!("{}\n", target.display()))?;
+    }
+    // A copy of a run may hold a folder here.
+    if fs::symlink_metadata(link).is_ok_and(|found| found.is_dir()) {
+        fs::remove_dir_all(link)?;
+    }
+    fs::rename(&beside, link)
+}
+
+/// Where `path` leads, if it is one of the small files; else `path`.
+pub(super) fn follow(path: &Path) -> PathBuf {
+    let is_small = fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() <= LONGEST);
+    let text = is_small.then(|| fs::read_to_string(path).ok()).flatten();
+    let target = text.map(|text| path.with_file_name("").join(text.trim_end()));
+    target.filter(|target| target.is_dir()).unwrap_or_else(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_a_copy_and_a_small_file_are_followed_and_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        for name in ["a", "b", "last"] {
+            fs::create_dir(path(name)).expect("a folder");
+        }
+        point(&path("last"), Path::new("a"));
+        assert_eq!(fs::canonicalize(path("last")).expect("a link"), fs::canonicalize(path("a")).expect("a"));
+        fs::remove_file(path("last")).expect("removed");
+        fs::write(path("last"), "b\n").expect("written");
+        assert_eq!(follow(&path("last")), path("b"));
+        assert_eq!(follow(&path("a")), path("a"));
+        point(&path("last"), Path::new("a"));
+        assert!(fs::symlink_metadata(path("last")).expect("a link").is_symlink());
+    }
+}

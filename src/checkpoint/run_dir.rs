@@ -1,0 +1,259 @@
+//! The folder of a run, and which checkpoints stay in it.
+//!
+//! ```text
+//! runs/<name>/config.toml, metrics.jsonl, lock, checkpoints/step-000500/, best, last
+//! runs/latest
+//! ```
+//!
+//! Everything is found from `checkpoints/` and the states in it; the links are for people.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::disk::{aside, write_whole};
+use super::folder::{self, Checkpoint, Moments};
+use super::{CheckpointError, State, link};
+use crate::model::CmdModel;
+
+const CONFIG: &str = "config.toml";
+const CHECKPOINTS: &str = "checkpoints";
+const BEST: &str = "best";
+const LAST: &str = "last";
+const LATEST: &str = "latest";
+
+/// The folder of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// Checks that `name` can be the name of a run: of one folder, and not of the link to the newest one.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check_name(name: &str) -> Result<(), CheckpointError> {
+        let why = match name {
+            "" => "is empty",
+            LATEST => "names the newest run, whatever its name",
+            _ if name.starts_with('.') => "begins with a dot",
+            _ if name.contains(['/', '\\']) => "is a path",
+            _ if name.contains(char::is_control) => "holds control characters",
+            _ if name.len() > 200 => "is longer than 200 bytes",
+            _ => return Ok(()),
+        };
+        Err(CheckpointError::Name { name: name.to_owned(), why })
+    }
+
+    /// Makes the folder of a new run below `output`, called `name` or after `stem` and the time, with its configuration, and points
+    /// `latest` to it.
+    ///
+    /// # Errors
+    /// When it cannot be made, or `name` is taken or none.
+    pub fn create(output: &Path, name: Option<&str>, stem: &str, config: &str) -> Result<Self, CheckpointError> {
+        name.map_or(Ok(()), Self::check_name)?;
+        fs::create_dir_all(output).map_err(CheckpointError::write(output))?;
+        let path = match name {
+            Some(name) => {
+                let path = output.join(name);
+                fs::create_dir(&path).map_err(CheckpointError::write(&path))?;
+                path
+            }
+            None => unused(output, &format!("{stem}-{}", jiff::Zoned::now().strftime("%Y%m%d-%H%M%S")))?,
+        };
+        let run = Self { path };
+        fs::create_dir(run.path.join(CHECKPOINTS)).map_err(CheckpointError::write(&run.path))?;
+        run.write_config(config)?;
+        link::point(&output.join(LATEST), Path::new(run.path.file_name().unwrap_or_default()));
+        Ok(run)
+    }
+
+    /// The run in the folder `path`, which a killed process may have left without its configuration; then it gets `config`.
+    ///
+    /// # Errors
+    /// When `path` is no folder of a run.
+    pub fn adopt(path: &Path, config: &str) -> Result<Self, CheckpointError> {
+        let run = Self { path: fs::canonicalize(path).map_err(CheckpointError::write(path))? };
+        if !run.config().is_file() {
+            let is_empty = fs::read_dir(&run.path).is_ok_and(|mut entries| {
+                entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == CHECKPOINTS || is_hidden(&entry)))
+            });
+            if !is_empty || run.has_checkpoints() {
+                let why = format!("not the folder of a run: it has no {CONFIG}");
+                return Err(CheckpointError::Missing { path: path.to_owned(), why });
+            }
+            fs::create_dir_all(run.path.join(CHECKPOINTS)).map_err(CheckpointError::write(&run.path))?;
+            run.write_config(config)?;
+        }
+        Ok(run)
+    }
+
+    /// Writes down the effective configuration.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_config(&self, config: &str) -> Result<(), CheckpointError> {
+        let file = self.config();
+        write_whole(&file, config.as_bytes()).map_err(CheckpointError::write(&file))
+    }
+
+    /// The run `name`: a folder, or "latest" for the newest below `output`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn open(name: &Path, output: &Path) -> Result<Self, CheckpointError> {
+        let named = if name.as_os_str() == LATEST { output.join(LATEST) } else { name.to_owned() };
+        let missing = |why: String| CheckpointError::Missing { path: named.clone(), why };
+        let path = fs::canonicalize(link::follow(&named))
+            .map_err(|error| missing(format!("{error}; name the folder of a run")))?;
+        if path.join(CONFIG).is_file() {
+            Ok(Self { path })
+        } else {
+            Err(missing(format!("not the folder of a run: it has no {CONFIG}")))
+        }
+    }
+
+    /// The run that `path`, a checkpoint's folder or file, lies in, if it does.
+    #[must_use]
+    pub fn of(checkpoint: &Checkpoint) -> Option<Self> {
+        // runs/a/checkpoints/step-1/model.safetensors, or runs/a/best/model.safetensors in a copy without links
+        let mut above = checkpoint.path().ancestors().skip(2).take(2);
+        above.find(|path| path.join(CONFIG).is_file()).map(|path| Self { path: path.to_owned() })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.path.join(CONFIG)
+    }
+
+    /// Where the figures go.
+    #[must_use]
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    fn checkpoint_path(&self, step: u64) -> PathBuf {
+        self.path.join(CHECKPOINTS).join(format!("step-{step:06}"))
+    }
+
+    /// The checkpoint of `step`, also where it stood aside when a process was killed.
+    fn checkpoint(&self, step: u64) -> Result<Checkpoint, CheckpointError> {
+        let path = self.checkpoint_path(step);
+        let old = aside(&path);
+        Checkpoint::open(if !path.exists() && old.exists() { &old } else { &path })
+    }
+
+    /// Steps that have a checkpoint, the newest first.
+    fn steps(&self) -> Vec<u64> {
+        let entries = fs::read_dir(self.path.join(CHECKPOINTS)).into_iter().flatten().flatten();
+        let step = |name: &str| {
+            let aside = name.strip_prefix('.').and_then(|name| name.strip_suffix(".old"));
+            aside.unwrap_or(name).strip_prefix("step-")?.parse().ok()
+        };
+        let mut steps: Vec<u64> = entries.filter_map(|entry| step(entry.file_name().to_str()?)).collect();
+        steps.sort_unstable_by(|a, b| b.cmp(a));
+        steps.dedup();
+        steps
+    }
+
+    /// Saves a checkpoint, points `last` and `best`, and removes what is neither best nor among the `keep` newest. Checkpoints of
+    /// later steps are left alone: they are damaged, or the run would have gone on from them.
+    ///
+    /// # Errors
+    /// When it cannot be written; the earlier ones stay.
+    pub fn save(&self, model: &CmdModel, moments: &Moments, state: &State, keep: usize) -> Result<(), CheckpointError> {
+        let path = self.checkpoint_path(state.step);
+        folder::save(&path, model, moments, state).map_err(CheckpointError::write(&path))?;
+        self.saved(state, keep);
+        Ok(())
+    }
+
+    /// Writes another state for the weights that were saved at its step: after their evaluation.
+    ///
+    /// # Errors
+    /// When it cannot be written, or the checkpoint is gone or damaged.
+    pub fn amend(&self, state: &State, keep: usize) -> Result<(), CheckpointError> {
+        folder::amend(&self.checkpoint_path(state.step), state)?;
+        self.saved(state, keep);
+        Ok(())
+    }
+
+    fn saved(&self, state: &State, keep: usize) {
+        let target = |step: u64| Path::new(CHECKPOINTS).join(format!("step-{step:06}"));
+        let best = state.best.map(|best| best.step);
+        link::point(&self.path.join(LAST), &target(state.step));
+        if let Some(best) = best {
+            link::point(&self.path.join(BEST), &target(best));
+        }
+        let earlier = self.steps().into_iter().filter(|step| *step <= state.step);
+        for step in earlier.skip(keep.max(1)).filter(|step| best != Some(*step)) {
+            let old = self.checkpoint_path(step);
+            if let Err(error) = fs::remove_dir_all(&old) {
+                tracing::warn!("{}: cannot be removed: {error}", old.display());
+            }
+        }
+    }
+
+    /// Whether there is a checkpoint, whole or not.
+    #[must_use]
+    pub fn has_checkpoints(&self) -> bool {
+        !self.steps().is_empty()
+    }
+
+    /// The newest checkpoint that is whole; damaged ones are passed over with a warning.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn newest(&self) -> Result<(Checkpoint, State), CheckpointError> {
+        for step in self.steps() {
+            match self.checkpoint(step).and_then(|checkpoint| Ok((checkpoint.verify()?, checkpoint))) {
+                Ok((state, checkpoint)) => return Ok((checkpoint, state)),
+                Err(error) => tracing::warn!("passed over: {error}"),
+            }
+        }
+        let why = "this run has no whole checkpoint yet; start it again with --config".to_owned();
+        Err(CheckpointError::Missing { path: self.path.clone(), why })
+    }
+
+    /// The best checkpoint by the newest state, or the newest where none has been evaluated. A link `best` that says otherwise is
+    /// told.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn best(&self) -> Result<Checkpoint, CheckpointError> {
+        let (newest, state) = self.newest()?;
+        let Some(best) = state.best else { return Ok(newest) };
+        let path = self.checkpoint_path(best.step);
+        let checkpoint = self.checkpoint(best.step)?;
+        let linked = fs::canonicalize(link::follow(&self.path.join(BEST))).ok();
+        let is_stale = linked.is_some_and(|linked| linked.starts_with(self.path.join(CHECKPOINTS)) && linked != path);
+        if is_stale {
+            let best = self.path.join(BEST);
+            tracing::warn!("{}: is not the best checkpoint any more; {} is", best.display(), path.display());
+        }
+        Ok(checkpoint)
+    }
+}
+
+fn is_hidden(entry: &fs::DirEntry) -> bool {
+    entry.file_name().to_string_lossy().starts_with('.')
+}
+
+/// A folder of that name, or with a number behind it where the name is taken.
+fn unused(output: &Path, name: &str) -> Result<PathBuf, CheckpointError> {
+    for number in 1.. {
+        let path = output.join(if number == 1 { name.to_owned() } else { format!("{name}-{number}") });
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            result => return result.map(|()| path.clone()).map_err(CheckpointError::write(&path)),
+        }
+    }
+    unreachable!("the numbers do not end")
+}

@@ -1,0 +1,136 @@
+//! What can go wrong in a command, and its exit status.
+
+use std::path::PathBuf;
+
+use crate::checkpoint::CheckpointError;
+use crate::config::ConfigError;
+use crate::data::DataError;
+use crate::distributed::DistributedError;
+use crate::encoders::EncoderError;
+use crate::eval::{EvalError, RecallError};
+use crate::features::FeatureError;
+use crate::signals::Interrupted;
+use crate::train::TrainError;
+
+/// An error of a command; each says in one line what is wrong, where, and how to mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A data set, or a file of it.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Several processes.
+    #[error(transparent)]
+    Distributed(#[from] DistributedError),
+    /// A frozen encoder.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A training.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// An evaluation.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// A signal.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+    /// The command line, beyond what its parser sees.
+    #[error("{0}")]
+    Usage(String),
+    /// Something cannot be written.
+    #[error("{}: {source}", path.display())]
+    Output {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Failed while running.
+const FAILED: u8 = 1;
+/// Wrong usage or configuration.
+const USAGE: u8 = 2;
+/// A loss or gradient that is not finite.
+const NOT_FINITE: u8 = 3;
+
+impl Error {
+    /// 1 failed while running, 2 wrong usage or configuration, 3 not finite, 130 interrupted, 143 terminated.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Usage(_) => USAGE,
+            Self::Data(error) => of_data(error),
+            Self::Distributed(error) => of_distributed(error),
+            Self::Encoder(error) => of_encoder(error),
+            Self::Checkpoint(error) => of_checkpoint(error),
+            Self::Train(error) => of_train(error),
+            Self::Eval(error) => of_eval(error),
+            Self::Interrupted(signal) => signal.exit_status(),
+            Self::Output { .. } => FAILED,
+        }
+    }
+
+    /// For `map_err` of writing `path`.
+    pub fn output(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Output { path, source }
+    }
+}
+
+fn of_data(error: &DataError) -> u8 {
+    if error.is_usage() { USAGE } else { FAILED }
+}
+
+fn of_distributed(error: &DistributedError) -> u8 {
+    match error {
+        DistributedError::Environment { .. } => USAGE,
+        DistributedError::Ended { status, .. } => *status,
+        DistributedError::Interrupted(signal) => signal.exit_status(),
+        _ => FAILED,
+    }
+}
+
+fn of_encoder(error: &EncoderError) -> u8 {
+    if matches!(error, EncoderError::Forward { .. }) { FAILED } else { USAGE }
+}
+
+fn of_checkpoint(error: &CheckpointError) -> u8 {
+    if matches!(error, CheckpointError::Write { .. }) { FAILED } else { USAGE }
+}
+
+fn of_feature(error: &FeatureError) -> u8 {
+    match error {
+        FeatureError::Data(error) => of_data(error),
+        FeatureError::Encoder(error) => of_encoder(error),
+        FeatureError::Distributed(error) => of_distributed(error),
+        FeatureError::TooLong { .. } => USAGE,
+        FeatureError::Libtorch(_) => FAILED,
+    }
+}
+
+fn of_eval(error: &EvalError) -> u8 {
+    match error {
+        EvalError::Feature(error) => of_feature(error),
+        EvalError::Distributed(error) => of_distributed(error),
+        EvalError::Recall(RecallError::NotFinite | RecallError::Empty) | EvalError::Libtorch(_) => FAILED,
+    }
+}
+
+fn of_train(error: &TrainError) -> u8 {
+    match error {
+        TrainError::Recipe(_) => USAGE,
+        TrainError::Data(error) => of_data(error),
+        TrainError::Feature(error) => of_feature(error),
+        TrainError::Eval(error) => of_eval(error),
+        TrainError::Checkpoint(error) => of_checkpoint(error),
+        TrainError::Distributed(error) => of_distributed(error),
+        TrainError::NotFinite { .. } => NOT_FINITE,
+        TrainError::OneImageOnly(_) | TrainError::Sink(_) | TrainError::Libtorch { .. } => FAILED,
+    }
+}

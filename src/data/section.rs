@@ -1,0 +1,65 @@
+//! `[data]` and `[audio]`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Range, between, section};
+
+/// Form of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataKind {
+    /// JSON Lines, one image a line.
+    Manifest,
+    /// Flickr8k Audio Captions as downloaded.
+    Flickr8k,
+    /// SpokenCOCO with the Karpathy split.
+    SpokenCoco,
+}
+
+/// What a file that cannot be read means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// It is left out, counted and named.
+    Skip,
+    /// It ends the command.
+    Fail,
+}
+
+section! {
+    /// `[data]`: which data, and how it is read.
+    pub struct DataConfig {
+        /// Form of the data set: "flickr8k", "spokencoco" (both as downloaded) or "manifest" (JSON Lines, one image a line).
+        Fixed, Range::Any => kind: DataKind = DataKind::Manifest;
+        /// Name of the data set in results; by default its kind, or the name of the manifest's folder.
+        Free, Range::Unset("\"demo\"") => name: Option<String> = None;
+        /// The manifest; required for that kind. Paths in this file are relative to this file.
+        Here, Range::Path("\"manifest.jsonl\"") => path: Option<PathBuf> = None;
+        /// Folder of the data set, required but for a manifest; there it is where paths start from, by default the manifest's own.
+        Here, Range::Path("\".\"") => root: Option<PathBuf> = None;
+        /// Folder of the images, if they are not in data.root under a usual name.
+        Here, Range::Path("\"coco\"") => images: Option<PathBuf> = None;
+        /// The Karpathy split of COCO (dataset_coco.json), if it is not in data.root.
+        Here, Range::Path("\"dataset_coco.json\"") => karpathy: Option<PathBuf> = None;
+        /// A file that cannot be read: "skip" (count and name it, go on) or "fail". By default training skips, evaluation fails.
+        Inexact, Range::Unset("\"skip\"") => on_error: Option<OnError> = None;
+        /// Threads that read and decode; 0: one a core.
+        Here, between(0, 1024) => workers: i64 = 0;
+        /// Batches that are read ahead.
+        Here, between(1, 1024) => prefetch: i64 = 8;
+    }
+}
+
+section! {
+    /// `[audio]`: lengths of audio.
+    pub struct AudioConfig {
+        /// Training uses a random window of at most this length (SpeechCLIP: 102,400 samples).
+        Inexact, Range::AboveZero => max_seconds: f64 = 6.4;
+        /// Evaluation uses whole utterances; longer ones are cut to this with a warning, to bound memory.
+        Inexact, Range::AboveZero => eval_max_seconds: f64 = 60.0;
+        /// Shorter utterances are named by `cmd data check`; training and evaluation use them all the same.
+        Free, Range::NotNegative => min_seconds: f64 = 0.1;
+    }
+}

@@ -1,0 +1,97 @@
+//! What the processes of a run tell each other: at the start that they do the same, before each step what came to one of them.
+
+use super::{Adam, TrainError};
+use crate::checkpoint::{CheckpointError, Fingerprint, State};
+use crate::data::Skipped;
+use crate::distributed::{Crew, World};
+use crate::model::CmdModel;
+use crate::signals::Interrupted;
+use crate::telemetry::warn_once;
+
+/// Brings all processes to rank 0's state, weights and moments, after a check that they have the same configuration (`shared`), data and
+/// encoders. Only rank 0 needs to see the run's folder.
+pub(super) fn agree_on_start(
+    world: &World,
+    shared: &str,
+    state: &mut State,
+    model: &CmdModel,
+    adam: &mut Adam,
+) -> Result<(), TrainError> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    world.agree("configuration", shared)?;
+    let own = state.clone();
+    let text = serde_json::to_string(&own).map_err(std::io::Error::from);
+    let text = world.first_text(&text.map_err(CheckpointError::write("state"))?)?;
+    *state = serde_json::from_str(&text).map_err(|error| {
+        TrainError::Recipe(format!(
+            "rank 0 sent a state that this version cannot read ({error}); start the same program everywhere"
+        ))
+    })?;
+    for (what, own, first) in [
+        ("data", &own.data, &state.data),
+        ("speech encoder", &own.speech_encoder, &state.speech_encoder),
+        ("image encoder", &own.image_encoder, &state.image_encoder),
+    ] {
+        world.agree_first(what, own.fingerprint == first.fingerprint)?;
+    }
+    world.broadcast(&mut model.parameters().flat().shallow_clone())?;
+    let moments = adam.moments_mut();
+    moments.step = world.first_number(moments.step)?;
+    world.broadcast(&mut moments.exp_avg)?;
+    world.broadcast(&mut moments.exp_avg_sq)?;
+    Ok(())
+}
+
+/// Checks that a checkpoint's `state` is of the data and encoders of the state `own`.
+pub(super) fn check_sources(path: &std::path::Path, state: &State, own: &State) -> Result<(), CheckpointError> {
+    let pairs: [(&str, &Fingerprint, &Fingerprint); 3] = [
+        ("data.path", &state.data, &own.data),
+        ("encoders.speech.path", &state.speech_encoder, &own.speech_encoder),
+        ("encoders.image.path", &state.image_encoder, &own.image_encoder),
+    ];
+    for (key, then, now) in pairs {
+        if then.fingerprint != now.fingerprint {
+            let why =
+                format!("{key} has changed since this checkpoint: then {}, now {}", then.describe(), now.describe());
+            return Err(CheckpointError::Mismatch { path: path.to_owned(), why });
+        }
+    }
+    Ok(())
+}
+
+/// What all processes know before a step.
+pub(super) struct News {
+    /// Image ids of the global batch.
+    pub(super) image_ids: Vec<i64>,
+    /// Samples of the global batch that could not be read and were replaced.
+    pub(super) skipped: u64,
+    /// The signal to stop that came to one of the processes.
+    pub(super) stop: Option<Interrupted>,
+    /// Whether one of them was asked for a checkpoint.
+    pub(super) save: bool,
+}
+
+/// Tells all processes this one's image ids (as many everywhere), what was skipped, and the signals that came.
+pub(super) fn exchange(crew: Crew, image_ids: &[i64], skipped: &[Skipped]) -> Result<News, TrainError> {
+    let mut own = image_ids.to_vec();
+    own.extend([skipped.len() as i64, crew.own_signal(), i64::from(crew.signals.take_save())]);
+    let all = crew.world.gather_numbers(&own)?;
+    let (mut ids, mut skips, mut stop, mut save) = (Vec::new(), 0, 0, 0);
+    for rank in all.chunks_exact(own.len()) {
+        let (rank_ids, rest) = rank.split_at(image_ids.len());
+        ids.extend_from_slice(rank_ids);
+        skips += rest[0] as u64;
+        stop = stop.max(rest[1]);
+        save = save.max(rest[2]);
+    }
+    if skips > 0 {
+        let why: Vec<&str> = skipped.iter().map(|file| file.why.as_str()).collect();
+        for line in crew.world.gather_texts(&why.join("\n"))?.iter().flat_map(|text| text.lines()) {
+            warn_once(format!("skipped: {line}"));
+        }
+    }
+    let stop = (stop != 0).then_some(Interrupted { signal: stop as i32 });
+    Ok(News { image_ids: ids, skipped: skips, stop, save: save != 0 })
+}

@@ -1,0 +1,145 @@
+//! `cmd train --dry-run`: everything that can fail fails now, and nothing is written.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Session, TrainError};
+use crate::checkpoint::free_bytes;
+use crate::data::{BatchPlan, DataError, Header};
+use crate::eval::{EvalError, EvalSet, SplitResult};
+use crate::features::{FeatureSource, Use};
+
+/// Images of the development split that are evaluated.
+const IMAGES: usize = 8;
+/// Utterances whose headers tell the mean length.
+const MEASURED: usize = 200;
+
+/// What a dry run found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DryRun {
+    /// Trained parameters.
+    pub parameters: i64,
+    /// Images and utterances of the training split.
+    pub training: (usize, usize),
+    /// Of the development split.
+    pub development: (usize, usize),
+    /// L of the first batch.
+    pub loss: f64,
+    /// Seconds for reading, encoding and the gradient of that batch, the first of its kind.
+    pub step_seconds: f64,
+    /// Bytes of all checkpoints that are kept while a new one is written.
+    pub checkpoint_bytes: u64,
+    /// Bytes free for them, where the system tells.
+    pub free_bytes: Option<u64>,
+    /// Bytes of the features that are kept in memory.
+    pub cache_bytes: u64,
+    /// Bytes of memory that are free, where the system tells.
+    pub free_memory: Option<u64>,
+    /// The largest memory of this process so far.
+    pub peak_memory: Option<u64>,
+}
+
+impl Session<'_> {
+    /// Checks everything that a run below `output` needs: data, headers of the development split, room on the disk and in memory, one
+    /// gradient, one small evaluation.
+    ///
+    /// # Errors
+    /// Those that the run would have had.
+    pub fn dry_run(&mut self, output: &Path) -> Result<DryRun, TrainError> {
+        self.prepare()?;
+        let config = self.recipe.features.clone();
+        let source = FeatureSource::new(self.encoders, &self.split, &config, Use::Training, self.crew);
+        let begun = Instant::now();
+        let plan = BatchPlan {
+            split: self.split.clone(),
+            seed: self.recipe.seed(),
+            batch_size: self.recipe.train.batch_size as usize,
+            rows: self.rows(),
+            on_error: source.on_error(),
+            audio: source.audio_form(),
+            image_size: source.image_size(),
+            unusable: source.unusable().clone(),
+        };
+        let step = self.state.step;
+        let batch = plan.read(step..step + 1, config.data.workers as usize, 1).next().transpose()?;
+        let batch = batch.ok_or_else(|| TrainError::Recipe("there is no step left to make".to_owned()))?;
+        let image_ids = self.crew.world.gather_numbers(&batch.image_ids)?;
+        let encoded = source.encode(batch)?;
+        let loss = self.gradient(&encoded, &image_ids)?.losses.total.double_value(&[]);
+        let step_seconds = begun.elapsed().as_secs_f64();
+
+        let few = Arc::new(self.dev_split.head(IMAGES));
+        let embeddings = EvalSet::new(&few, self.encoders, &config, self.crew)?.embed(&self.model)?;
+        SplitResult::new(&few, &embeddings).map_err(EvalError::from)?;
+        Ok(DryRun {
+            parameters: self.model.parameters().count(),
+            training: (self.split.images.len(), self.split.utterances.len()),
+            development: (self.dev_split.images.len(), self.dev_split.utterances.len()),
+            loss,
+            step_seconds,
+            checkpoint_bytes: self.checkpoint_bytes() * (self.recipe.train.keep as u64 + 2),
+            free_bytes: free_bytes(output),
+            cache_bytes: self.cache_bytes()?,
+            free_memory: proc_bytes("/proc/meminfo", "MemAvailable:"),
+            peak_memory: proc_bytes("/proc/self/status", "VmHWM:"),
+        })
+    }
+
+    /// Memory that `encoders.*.cache` takes, from the mean length of some utterances.
+    fn cache_bytes(&self) -> Result<u64, DataError> {
+        let encoders = &self.recipe.features.encoders;
+        let mut bytes = 0;
+        if encoders.image.cache {
+            let spec = self.encoders.image().spec();
+            bytes += self.split.images.len() as u64 * ((1 + spec.patches()) * spec.width) as u64 * 4;
+        }
+        if encoders.speech.cache {
+            let spec = self.encoders.speech().spec();
+            let (utterances, limit) = (&self.split.utterances, self.recipe.features.audio.max_seconds);
+            let every = utterances.len().div_ceil(MEASURED).max(1);
+            let seconds: Vec<f64> = utterances
+                .iter()
+                .step_by(every)
+                .filter_map(|utterance| Header::read(&utterance.audio).ok()?.seconds)
+                .map(|seconds| seconds.min(limit))
+                .collect();
+            let mean = seconds.iter().sum::<f64>() / seconds.len().max(1) as f64;
+            let frames = mean * spec.sample_rate as f64 / spec.hop as f64;
+            bytes += (utterances.len() as f64 * frames * (4 * spec.layers * spec.width) as f64) as u64;
+        }
+        Ok(bytes)
+    }
+}
+
+/// A line of one of the kernel's tables, which counts in kB.
+fn proc_bytes(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
+}
+
+impl fmt::Display for DryRun {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        let giga = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
+        let of = |free: Option<u64>| free.map_or_else(String::new, |free| format!(", {} free", giga(free)));
+        let (images, utterances) = self.training;
+        writeln!(out, "training       {images} images, {utterances} utterances")?;
+        let (images, utterances) = self.development;
+        writeln!(out, "development    {images} images, {utterances} utterances, every header read")?;
+        writeln!(out, "parameters     {}", self.parameters)?;
+        writeln!(
+            out,
+            "first batch    loss {:.4}, {:.2} s (reading, encoders, gradient)",
+            self.loss, self.step_seconds
+        )?;
+        writeln!(out, "evaluation     of a few images works")?;
+        writeln!(out, "checkpoints    {}{}", giga(self.checkpoint_bytes), of(self.free_bytes))?;
+        writeln!(out, "kept features  {} of memory{}", giga(self.cache_bytes), of(self.free_memory))?;
+        if let Some(peak) = self.peak_memory {
+            writeln!(out, "peak memory    {} so far", giga(peak))?;
+        }
+        writeln!(out, "nothing was written")
+    }
+}

@@ -1,0 +1,52 @@
+//! Losses and gradients that are not finite: which rows of the batch are to blame, and what becomes of the run.
+
+use tch::{Kind, Tensor};
+
+use super::TrainError;
+use super::step::Gradient;
+use crate::distributed::{DistributedError, World};
+use crate::model::Encoded;
+
+/// Files that a message names.
+const NAMED: usize = 20;
+
+/// What of a step is not finite: "the loss" or "the gradient", with its norm and the loss.
+pub(super) fn check(loss: f64, norm: f64) -> Option<&'static str> {
+    match (loss.is_finite(), norm.is_finite()) {
+        (_, false) => Some("the gradient"),
+        (false, true) => Some("the loss"),
+        (true, true) => None,
+    }
+}
+
+/// The error for update `step`, which names exactly the rows whose features or embedding are not finite, over all processes; `names`
+/// are the files of this process's rows.
+pub(super) fn blame(
+    (step, what): (u64, &'static str),
+    encoded: &Encoded,
+    gradient: &Gradient,
+    names: &[String],
+    world: &World,
+) -> Result<TrainError, DistributedError> {
+    let features = [&encoded.image_cls, &encoded.patches, &gradient.own_cls];
+    let mut own: Vec<&str> = Vec::new();
+    for (row, name) in names.iter().enumerate() {
+        let row = row as i64;
+        let hidden = encoded.hidden.select(1, row).narrow(1, 0, encoded.frames.int64_value(&[row]));
+        if !is_finite(&hidden) || !features.iter().all(|tensor| is_finite(&tensor.get(row))) {
+            own.push(name);
+        }
+    }
+    let texts = world.gather_texts(&own.join("\n"))?;
+    let all: Vec<&str> = texts.iter().flat_map(|text| text.lines()).collect();
+    let rows = match all.len() {
+        0 => "every row of the batch is finite by itself, so the weights grew too large".to_owned(),
+        count if count > NAMED => format!("rows that are not: {} and {} more", all[..NAMED].join(", "), count - NAMED),
+        _ => format!("rows that are not: {}", all.join(", ")),
+    };
+    Ok(TrainError::NotFinite { step, what, rows })
+}
+
+fn is_finite(tensor: &Tensor) -> bool {
+    tensor.to_kind(Kind::Float).isfinite().all().int64_value(&[]) != 0
+}

@@ -1,0 +1,115 @@
+//! The sections that decide what is trained: `[speech]`, `[fusion]`, `[noise]`, `[loss]`, `[cmd]`, `[optim]`, `[train]` and `[log]`,
+//! with the paper's values as defaults.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{DonorPosition, Pairing, QueryNorm, SameImage};
+use crate::{Range, at_least, between, section};
+
+section! {
+    /// `[speech]`: the speech head.
+    pub struct SpeechConfig {
+        /// Attention heads of the speech head's transformer layer.
+        Fixed, at_least(1) => heads: i64 = 8;
+        /// Dropout of the speech head's transformer layer.
+        Fixed, Range::Rate => dropout: f64 = 0.1;
+        /// Layer-normalise each hidden state before the weighted sum.
+        Fixed, Range::Any => normalize_layers: bool = true;
+    }
+}
+
+section! {
+    /// `[fusion]`: the fusion encoder.
+    pub struct FusionConfig {
+        /// "layer_norm" (shared by query and patches) or "none" (Eq. 1 to the letter).
+        Fixed, Range::Any => query_norm: QueryNorm = QueryNorm::LayerNorm;
+    }
+}
+
+section! {
+    /// `[noise]`: patch noise.
+    pub struct NoiseConfig {
+        /// Part of each image's patches that is replaced (Section 3.1: 30 %).
+        Fixed, Range::Share => ratio: f64 = 0.3;
+        /// Place of the replacing patch in its own image: "random" or "same".
+        Fixed, Range::Any => donor_position: DonorPosition = DonorPosition::Random;
+    }
+}
+
+section! {
+    /// `[loss]`: the contrastive loss.
+    pub struct LossConfig {
+        /// Other utterances of the same image in a batch: "positives" (1/n each) or "masked".
+        Fixed, Range::Any => same_image: SameImage = SameImage::Positives;
+    }
+}
+
+section! {
+    /// `[cmd]`: cross-modal denoising.
+    pub struct CmdConfig {
+        /// Weight of L_cmd in Eq. 7; 0 trains without denoising. The best value differs by data set (Figure 2).
+        Fixed, Range::NotNegative => alpha: f64 = 0.5;
+        /// "paired": an image is denoised with its own speech (Eq. 6); "all": with every speech of the batch.
+        Fixed, Range::Any => pairing: Pairing = Pairing::Paired;
+    }
+}
+
+section! {
+    /// `[optim]`: Adam and its learning rate.
+    pub struct OptimConfig {
+        /// Learning rate after warm-up.
+        Fixed, Range::AboveZero => lr: f64 = 1e-4;
+        /// Learning rate of the last step; the way there is linear.
+        Fixed, Range::NotNegative => final_lr: f64 = 1e-8;
+        /// Steps of linear warm-up.
+        Fixed, at_least(0) => warmup_steps: i64 = 4000;
+        /// L2 weight decay of Adam.
+        Fixed, Range::NotNegative => weight_decay: f64 = 1e-6;
+        /// Decay of Adam's moments.
+        Fixed, Range::Rate => betas: [f64; 2] = [0.9, 0.999];
+        /// Epsilon of Adam.
+        Fixed, Range::AboveZero => eps: f64 = 1e-8;
+    }
+}
+
+/// What a loss or gradient that is not finite means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnNan {
+    /// The run stops before the update.
+    Stop,
+    /// The batch is passed over without an update, up to `train.max_nan_batches`.
+    Skip,
+}
+
+section! {
+    /// `[train]`: the training loop.
+    pub struct TrainConfig {
+        /// Updates. A resumed run may raise it; the learning rate then falls more slowly from there on.
+        Inexact, at_least(1) => steps: i64 = 60_000;
+        /// Speech-image pairs in the global batch.
+        Fixed, between(1, 1 << 20) => batch_size: i64 = 128;
+        /// Seed of every draw: first values, order, crops, noise, dropout.
+        Fixed, at_least(0) => seed: i64 = 0;
+        /// Largest norm of the gradient; 0: no limit.
+        Fixed, Range::NotNegative => grad_clip: f64 = 4.0;
+        /// Steps between checkpoints.
+        Free, at_least(1) => checkpoint_every: i64 = 1000;
+        /// Steps between evaluations on eval.split; the best mean R@1 is kept.
+        Free, at_least(1) => eval_every: i64 = 1000;
+        /// Newest checkpoints that are kept, beside the best.
+        Free, at_least(1) => keep: i64 = 2;
+        /// A loss or gradient that is not finite: "stop" (before the update) or "skip" (the batch is passed over and counted).
+        Free, Range::Any => on_nan: OnNan = OnNan::Stop;
+        /// Batches that may be passed over in a run, with train.on_nan = "skip".
+        Free, at_least(0) => max_nan_batches: i64 = 10;
+    }
+}
+
+section! {
+    /// `[log]`: what is written down.
+    pub struct LogConfig {
+        /// Steps between lines of metrics.jsonl.
+        Free, at_least(1) => every: i64 = 50;
+    }
+}

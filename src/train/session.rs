@@ -1,0 +1,199 @@
+//! A training, composed: recipe, data, encoders, processes, and where it writes.
+
+use std::sync::Arc;
+
+use super::agree::check_sources;
+use super::sinks::Sink;
+use super::{Adam, Metrics, Recipe, TrainError};
+use crate::checkpoint::{BestScore, CheckpointError, Fingerprint, RunDir, State, free_bytes};
+use crate::data::{Dataset, Split};
+use crate::distributed::Crew;
+use crate::encoders::Encoders;
+use crate::model::CmdModel;
+
+/// One training.
+///
+/// ```no_run
+/// use cmd::checkpoint::RunDir;
+/// use cmd::config::{Config, Needs};
+/// use cmd::data::Dataset;
+/// use cmd::distributed::{Crew, World};
+/// use cmd::encoders::Encoders;
+/// use cmd::signals::Signals;
+/// use cmd::train::Session;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = Config::load("configs/demo.toml".as_ref(), &[], Needs::Encoders)?;
+/// let dataset = Dataset::load(&config.data)?;
+/// let encoders = Encoders::load(&config.encoders, tch::Device::Cpu)?;
+/// let (world, signals) = (World::alone(), Signals::listen()?);
+/// let crew = Crew { world: &world, signals: &signals };
+/// let mut session = Session::new(config.recipe(), &dataset, &encoders, crew)?;
+/// session.write_to(RunDir::create("runs".as_ref(), Some("mine"), "demo", &config.to_commented_toml())?);
+/// session.train()?;
+/// println!("{:?}", session.best());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Session<'a> {
+    pub(super) recipe: Recipe,
+    pub(super) encoders: &'a Encoders,
+    pub(super) crew: Crew<'a>,
+    pub(super) split: Arc<Split>,
+    pub(super) dev_split: Arc<Split>,
+    pub(super) model: CmdModel,
+    pub(super) adam: Adam,
+    pub(super) state: State,
+    pub(super) sinks: Vec<Box<dyn Sink + 'a>>,
+    run: Option<RunDir>,
+    /// The step whose checkpoint is on the disk.
+    saved: Option<u64>,
+    /// Whether the weights are those of a whole number of updates.
+    pub(super) is_whole: bool,
+}
+
+impl<'a> Session<'a> {
+    /// A training at its start, which writes nothing.
+    ///
+    /// # Errors
+    /// When the data set lacks a split, or recipe, data, encoders and processes do not go together.
+    pub fn new(recipe: Recipe, dataset: &Dataset, encoders: &'a Encoders, crew: Crew<'a>) -> Result<Self, TrainError> {
+        let (split, dev_split) = (dataset.split("train")?, dataset.split(&recipe.eval.split)?);
+        recipe.check(encoders, &split, crew.world.size())?;
+        let (speech, image) = (encoders.speech().spec(), encoders.image().spec());
+        let shape = recipe.model(speech.layers, speech.width, image.width);
+        let mut state = State::new(
+            recipe.seed(),
+            Fingerprint::new(&dataset.name, &dataset.fingerprint),
+            Fingerprint::new(&speech.name, encoders.speech().fingerprint()),
+            Fingerprint::new(&image.name, encoders.image().fingerprint()),
+        );
+        state.configuration = Some(recipe.identity.fixed.clone()).filter(|hash| !hash.is_empty());
+        let model = CmdModel::new(shape, recipe.seed(), encoders.device());
+        let adam = Adam::new(recipe.adam(), model.parameters().flat());
+        Ok(Self {
+            recipe,
+            encoders,
+            crew,
+            split: Arc::new(split),
+            dev_split: Arc::new(dev_split),
+            model,
+            adam,
+            state,
+            sinks: Vec::new(),
+            run: None,
+            saved: None,
+            is_whole: true,
+        })
+    }
+
+    /// Goes on from the newest whole checkpoint of `run`, which must be of the same data, encoders and fixed settings. Where several
+    /// processes train, this is rank 0's to do; the others follow.
+    ///
+    /// # Errors
+    /// When there is none, or it is of other data, encoders, settings or sizes.
+    pub fn restore(&mut self, run: &RunDir) -> Result<(), TrainError> {
+        let (checkpoint, state) = run.newest()?;
+        let path = checkpoint.path();
+        check_sources(path, &state, &self.state)?;
+        if state.configuration.is_some()
+            && self.state.configuration.is_some()
+            && state.configuration != self.state.configuration
+        {
+            let why = format!(
+                "this checkpoint was trained with other values of keys that cannot change within a run; {} is not what it was",
+                run.config().display()
+            );
+            return Err(CheckpointError::Mismatch { path: path.to_owned(), why }.into());
+        }
+        let steps = self.recipe.train.steps as u64;
+        if state.step > steps {
+            return Err(TrainError::Recipe(format!(
+                "train.steps = {steps}, but {} stands after step {}; raise it",
+                run.path().display(),
+                state.step
+            )));
+        }
+        self.adam = Adam::restore(self.recipe.adam(), checkpoint.load_for_training(&mut self.model)?);
+        self.saved = Some(state.step);
+        self.state = State { configuration: self.state.configuration.take().or(state.configuration.clone()), ..state };
+        Ok(())
+    }
+
+    /// Checkpoints and `metrics.jsonl` go into `run` from now on.
+    pub fn write_to(&mut self, run: RunDir) {
+        let (each, keep) = (self.checkpoint_bytes(), self.recipe.train.keep as u64);
+        if let Some(free) = free_bytes(run.path()).filter(|free| *free < (keep + 2) * each) {
+            tracing::warn!(
+                "{}: {:.1} GB are free, and train.keep = {keep} checkpoints, the best and a new one take {:.1} GB",
+                run.path().display(),
+                free as f64 / 1e9,
+                ((keep + 2) * each) as f64 / 1e9
+            );
+        }
+        self.sinks.push(Box::new(Metrics::new(&run.metrics())));
+        self.run = Some(run);
+    }
+
+    /// Figures go to `sink` as well.
+    pub fn add_sink(&mut self, sink: impl Sink + 'a) {
+        self.sinks.push(Box::new(sink));
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &CmdModel {
+        &self.model
+    }
+
+    /// Where the training stands.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The best evaluation so far.
+    #[must_use]
+    pub fn best(&self) -> Option<BestScore> {
+        self.state.best
+    }
+
+    /// Whether all updates and the last evaluation have been made.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.state.step >= self.recipe.train.steps as u64 && self.state.evaluated
+    }
+
+    /// Bytes of a checkpoint: parameters and two moments of each, in f32.
+    pub(super) fn checkpoint_bytes(&self) -> u64 {
+        3 * 4 * self.model.parameters().count() as u64
+    }
+
+    /// Saves what the training stands at, if that is not on the disk yet.
+    pub(super) fn save(&mut self) -> Result<(), CheckpointError> {
+        if self.saved == Some(self.state.step) {
+            return Ok(());
+        }
+        if let Some(run) = &self.run {
+            run.save(&self.model, self.adam.moments(), &self.state, self.recipe.train.keep as usize)?;
+            self.saved = Some(self.state.step);
+        }
+        Ok(())
+    }
+
+    /// Writes down that the weights on the disk have been evaluated.
+    pub(super) fn save_evaluation(&mut self) -> Result<(), CheckpointError> {
+        match &self.run {
+            Some(run) if self.saved == Some(self.state.step) => run.amend(&self.state, self.recipe.train.keep as usize),
+            _ => self.save(),
+        }
+    }
+
+    /// Makes all figures those of a run that stands where this one does.
+    pub(super) fn rewind_sinks(&mut self) -> Result<(), TrainError> {
+        for sink in &mut self.sinks {
+            sink.rewind(self.state.step, self.state.evaluated)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,307 @@
+//! The loop: batch -> frozen features -> gradient -> Adam, evaluations, checkpoints.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use super::agree::{News, agree_on_start, exchange};
+use super::section::OnNan;
+use super::sinks::TrainRecord;
+use super::step::{Gradient, gradient};
+use super::{Session, TrainError, finite};
+use crate::checkpoint::BestScore;
+use crate::data::{Batch, BatchPlan, Next, TrainingBatches};
+use crate::eval::{EvalError, EvalSet, SplitResult};
+use crate::features::{FeatureSource, Use};
+use crate::model::{Dropout, Encoded, PatchNoise, catch_libtorch};
+use crate::telemetry::{Progress, warn_once};
+
+/// What an update left behind.
+struct Update {
+    gradient: Gradient,
+    loss: f64,
+    grad_norm: f64,
+    lr: f64,
+}
+
+/// What passed since the last figures.
+struct Window {
+    start: Instant,
+    samples: usize,
+    waited: f64,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self { start: Instant::now(), samples: 0, waited: 0.0 }
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Trains to the last step. Whatever ends it before, the updates that were made are saved first.
+    ///
+    /// # Errors
+    /// When something fails, a signal comes, or a loss is not finite (before the update).
+    pub fn train(&mut self) -> Result<(), TrainError> {
+        let result = self.try_train();
+        let Err(error) = result else { return Ok(()) };
+        if self.is_whole && self.state.step > 0 {
+            // A stop that left nothing behind is not the stop that was asked for.
+            self.save().inspect_err(|_| tracing::error!("{error}"))?;
+        }
+        Err(error)
+    }
+
+    /// Agrees with the other processes on where to start, and checks the headers of the development split before any time is spent.
+    pub(super) fn prepare(&mut self) -> Result<(), TrainError> {
+        let shared = std::mem::take(&mut self.recipe.identity.shared);
+        agree_on_start(self.crew.world, &shared, &mut self.state, &self.model, &mut self.adam)?;
+        self.recipe.identity.shared = shared;
+        if !self.is_finished() {
+            let config = &self.recipe.features;
+            FeatureSource::new(self.encoders, &self.dev_split, config, Use::Evaluation, self.crew).check_headers()?;
+        }
+        Ok(())
+    }
+
+    fn try_train(&mut self) -> Result<(), TrainError> {
+        self.prepare()?;
+        self.rewind_sinks()?;
+        if self.is_finished() {
+            return Ok(());
+        }
+        let config = self.recipe.features.clone();
+        let mut dev = None;
+        if !self.state.evaluated {
+            self.evaluate(&mut dev)?;
+        }
+        let mut source = FeatureSource::new(self.encoders, &self.split, &config, Use::Training, self.crew);
+        source.fill()?;
+
+        let steps = self.recipe.train.steps as u64;
+        let mut batches = self.batches(&source, self.state.step..steps);
+        let mut progress = Progress::new("training", "steps", self.state.step, steps);
+        let mut window = Window::new();
+        while self.state.step < steps {
+            let waiting = Instant::now();
+            let batch = self.next_batch(&mut batches)?;
+            window.waited += waiting.elapsed().as_secs_f64();
+            let news = self.exchange(batch.as_ref())?;
+            // A process without a batch gave up waiting because of the signal that all know of now.
+            let (Some(batch), None) = (batch, news.stop) else { return Err(stopped(&news)) };
+            let update = self.update(batch, &news, &source)?;
+            window.samples += self.recipe.train.batch_size as usize;
+            let (is_last, log) = (self.state.step == steps, self.is_due(self.recipe.log.every));
+            if let Some(update) = update {
+                if log || is_last {
+                    self.log(&update, &window)?;
+                    window = Window::new();
+                }
+                progress.advance(1, || format!("loss {:.3}", update.loss));
+            }
+            let evaluates = self.is_due(self.recipe.train.eval_every) || is_last;
+            self.state.evaluated = !evaluates;
+            if evaluates || news.save || self.is_due(self.recipe.train.checkpoint_every) {
+                self.save()?;
+            }
+            if evaluates {
+                self.evaluate(&mut dev)?;
+                window = Window::new();
+            }
+        }
+        Ok(())
+    }
+
+    /// The next batch, or none if a signal came while it was waited for.
+    fn next_batch(&self, batches: &mut TrainingBatches) -> Result<Option<Batch>, TrainError> {
+        match batches.next_unless(|| self.crew.is_stopped()) {
+            Next::Result(batch) => Ok(Some(batch?)),
+            Next::GivenUp => Ok(None),
+            Next::End => unreachable!("there is a batch for every step"),
+        }
+    }
+
+    fn exchange(&mut self, batch: Option<&Batch>) -> Result<News, TrainError> {
+        let nothing = vec![0; self.rows().count()];
+        let (ids, skipped) = batch.map_or((&nothing[..], &[][..]), |batch| (&batch.image_ids, &batch.skipped));
+        let news = exchange(self.crew, ids, skipped)?;
+        self.state.skipped += news.skipped;
+        Ok(news)
+    }
+
+    fn batches(&self, source: &FeatureSource, steps: Range<u64>) -> TrainingBatches {
+        let data = &self.recipe.features.data;
+        let plan = BatchPlan {
+            split: self.split.clone(),
+            seed: self.recipe.seed(),
+            batch_size: self.recipe.train.batch_size as usize,
+            rows: self.rows(),
+            on_error: source.on_error(),
+            audio: source.audio_form(),
+            image_size: source.image_size(),
+            unusable: source.unusable().clone(),
+        };
+        plan.read(steps, data.workers as usize, data.prefetch as usize)
+    }
+
+    fn is_due(&self, every: i64) -> bool {
+        self.state.step.is_multiple_of(every as u64)
+    }
+
+    /// Rows of the global batch that are this process's.
+    pub(super) fn rows(&self) -> Range<u64> {
+        let share = self.recipe.train.batch_size as u64 / self.crew.world.size() as u64;
+        let first = share * self.crew.world.rank() as u64;
+        first..first + share
+    }
+
+    /// One update, or none if its gradient is not finite and that batch is passed over.
+    fn update(&mut self, batch: Batch, news: &News, source: &FeatureSource) -> Result<Option<Update>, TrainError> {
+        let step = self.state.step;
+        let utterances = batch.utterances.clone();
+        let encoded = source.encode(batch)?;
+        let gradient = self.gradient(&encoded, &news.image_ids)?;
+        let libtorch = |error| TrainError::Libtorch { step: step + 1, error };
+        let (loss, grad_norm) =
+            catch_libtorch(|| (gradient.losses.total.double_value(&[]), gradient.flat.norm().double_value(&[])))
+                .map_err(libtorch)?;
+        let lr = self.recipe.schedule().at(step as i64);
+        let broken = finite::check(loss, grad_norm);
+        if let Some(what) = broken {
+            self.pass_over(what, &encoded, &gradient, &utterances)?;
+        } else {
+            let clip = self.recipe.train.grad_clip;
+            let scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
+            self.is_whole = false;
+            catch_libtorch(|| {
+                let flat = if scale < 1.0 { &gradient.flat * scale } else { gradient.flat.shallow_clone() };
+                self.adam.update(&mut self.model.parameters().flat().shallow_clone(), &flat, lr);
+                self.model.clamp_temperature();
+            })
+            .map_err(libtorch)?;
+            self.is_whole = true;
+        }
+        let next = (step + 1) * self.recipe.train.batch_size as u64;
+        let count = self.split.utterances.len() as u64;
+        self.state.step = step + 1;
+        (self.state.epoch, self.state.position) = (next / count, next % count);
+        Ok(broken.is_none().then_some(Update { gradient, loss, grad_norm, lr }))
+    }
+
+    /// The gradient of the global batch with the image ids `image_ids`, of which `encoded` holds this process's rows.
+    pub(super) fn gradient(&mut self, encoded: &Encoded, image_ids: &[i64]) -> Result<Gradient, TrainError> {
+        let (step, seed, options) = (self.state.step, self.recipe.seed(), self.recipe.loss_options());
+        let first_row = self.rows().start;
+        let rate = self.recipe.speech.dropout;
+        let dropout = (rate > 0.0).then_some(Dropout { rate, seed, step, first_row });
+        let noise = self.noise(encoded, image_ids);
+        let (model, world) = (&mut self.model, self.crew.world);
+        let made = catch_libtorch(|| {
+            gradient(model, encoded, (image_ids, first_row), noise.as_ref(), options, dropout, world)
+        });
+        Ok(made.map_err(|error| TrainError::Libtorch { step: step + 1, error })??)
+    }
+
+    /// The noise of a global batch. Without donors, in a batch that happens to hold a single image, the step goes without L_cmd.
+    fn noise(&mut self, encoded: &Encoded, image_ids: &[i64]) -> Option<PatchNoise> {
+        self.model.config().fusion?;
+        let (count, noise) = (encoded.patches.size()[1] as usize, &self.recipe.noise);
+        let (seed, step) = (self.recipe.seed(), self.state.step);
+        match PatchNoise::draw(image_ids, count, noise.ratio, noise.donor_position, seed, step) {
+            Ok(drawn) => Some(drawn.to_device(self.encoders.device())),
+            Err(_) => {
+                self.state.without_cmd += 1;
+                warn_once(
+                    "a batch holds a single image, so its step goes without L_cmd; metrics.jsonl counts them"
+                        .to_owned(),
+                );
+                None
+            }
+        }
+    }
+
+    /// Counts a batch whose gradient is not finite, or ends the run.
+    fn pass_over(
+        &mut self,
+        what: &'static str,
+        encoded: &Encoded,
+        gradient: &Gradient,
+        utterances: &[usize],
+    ) -> Result<(), TrainError> {
+        let step = self.state.step + 1;
+        let names: Vec<String> =
+            utterances.iter().map(|index| self.split.utterances[*index].audio.display().to_string()).collect();
+        let error = finite::blame((step, what), encoded, gradient, &names, self.crew.world)?;
+        let train = &self.recipe.train;
+        if train.on_nan == OnNan::Stop || self.state.nan_batches >= train.max_nan_batches as u64 {
+            return Err(error);
+        }
+        self.state.nan_batches += 1;
+        if let TrainError::NotFinite { rows, .. } = &error {
+            tracing::warn!(
+                "step {step}: {what} is not finite ({rows}); no update, batch {} of at most {} passed over",
+                self.state.nan_batches,
+                train.max_nan_batches
+            );
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, update: &Update, window: &Window) -> Result<(), TrainError> {
+        let losses = &update.gradient.losses;
+        let seconds = window.start.elapsed().as_secs_f64();
+        let record = catch_libtorch(|| TrainRecord {
+            loss: update.loss,
+            loss_sic: losses.sic.double_value(&[]),
+            loss_cmd: losses.cmd.as_ref().map(|cmd| cmd.loss.double_value(&[])),
+            lr: update.lr,
+            temperature: 1.0 / self.model.inverse_tau().double_value(&[]),
+            grad_norm: update.grad_norm,
+            attention_entropy: losses.cmd.as_ref().map(|cmd| cmd.attention_entropy().double_value(&[])),
+            samples_per_second: window.samples as f64 / seconds,
+            data_wait: window.waited / seconds,
+            skipped: self.state.skipped,
+            nan_batches: self.state.nan_batches,
+            without_cmd: self.state.without_cmd,
+        });
+        let record = record.map_err(|error| TrainError::Libtorch { step: self.state.step, error })?;
+        for sink in &mut self.sinks {
+            sink.train(self.state.step, &record)?;
+        }
+        Ok(())
+    }
+
+    /// Evaluates, keeps the best, and writes that down. The weights are on the disk before.
+    fn evaluate(&mut self, dev: &mut Option<EvalSet<'a>>) -> Result<(), TrainError> {
+        let set = match dev {
+            Some(set) => set,
+            None => dev.insert(EvalSet::new(&self.dev_split, self.encoders, &self.recipe.features, self.crew)?),
+        };
+        let embeddings = set.embed(&self.model)?;
+        let result = SplitResult::new(set.split(), &embeddings).map_err(EvalError::from)?;
+        let (step, mean_r1) = (self.state.step, result.recalls.mean.r1);
+        for sink in &mut self.sinks {
+            sink.eval(step, &result)?;
+        }
+        let better = self.state.best.is_none_or(|best| mean_r1 > best.mean_r1);
+        if better {
+            self.state.best = Some(BestScore { step, mean_r1 });
+        }
+        self.state.evaluated = true;
+        tracing::info!(
+            "step {step}: {} R@1 speech->image {:.1}, image->speech {:.1}, mean {mean_r1:.1}{}",
+            result.split,
+            result.recalls.speech_to_image.r1,
+            result.recalls.image_to_speech.r1,
+            if better { " (best so far)" } else { "" }
+        );
+        Ok(self.save_evaluation()?)
+    }
+}
+
+/// The signal that ends the run.
+fn stopped(news: &News) -> TrainError {
+    match news.stop {
+        Some(signal) => TrainError::Distributed(signal.into()),
+        None => unreachable!("only a signal leaves a process without a batch"),
+    }
+}

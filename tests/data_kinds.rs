@@ -90,20 +90,20 @@ fn spokencoco(root: &Path) {
         .expect("written");
 }
 
-/// A world without data of its own, and a configuration `kind`.toml for the data set that `make` puts into the folder `kind`.
-fn world(kind: &str, make: impl Fn(&Path)) -> Workspace {
-    let world = Workspace::new(2);
-    add(&world, kind, make);
-    world
+/// A workspace without data of its own, and a configuration `kind`.toml for the data set that `make` puts into the folder `kind`.
+fn workspace(kind: &str, make: impl Fn(&Path)) -> Workspace {
+    let workspace = Workspace::new(2);
+    add(&workspace, kind, make);
+    workspace
 }
 
-fn add(world: &Workspace, kind: &str, make: impl Fn(&Path)) {
-    let root = world.path(kind);
+fn add(workspace: &Workspace, kind: &str, make: impl Fn(&Path)) {
+    let root = workspace.path(kind);
     fs::create_dir_all(&root).expect("a folder");
     make(&root);
-    let tiny = fs::read_to_string(world.path("tiny.toml")).expect("a configuration");
+    let tiny = fs::read_to_string(workspace.path("tiny.toml")).expect("a configuration");
     let data = format!("kind = '{kind}'\nroot = '{kind}'");
-    fs::write(world.path(&format!("{kind}.toml")), tiny.replace("path = 'data/manifest.jsonl'", &data))
+    fs::write(workspace.path(&format!("{kind}.toml")), tiny.replace("path = 'data/manifest.jsonl'", &data))
         .expect("written");
 }
 
@@ -111,18 +111,18 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).expect("JSON")
 }
 
-fn check_json(world: &Workspace, config: &str, more: &[&str]) -> (Option<i32>, Value) {
-    let output = world.cmd(&[&["data", "check", config, "--json"], more].concat());
+fn check_json(workspace: &Workspace, config: &str, more: &[&str]) -> (Option<i32>, Value) {
+    let output = workspace.cmd(&[&["data", "check", config, "--json"], more].concat());
     (output.status.code(), serde_json::from_slice(&output.stdout).expect("JSON"))
 }
 
 #[test]
 fn both_kinds_are_counted() {
-    let world = world("flickr8k", flickr8k);
-    add(&world, "spokencoco", spokencoco);
+    let workspace = workspace("flickr8k", flickr8k);
+    add(&workspace, "spokencoco", spokencoco);
     for (kind, dev, train) in [("flickr8k", "dev", (6, 28)), ("spokencoco", "val", (6, 27))] {
         for more in [&[][..], &["--decode"]] {
-            let (status, audit) = check_json(&world, &format!("{kind}.toml"), more);
+            let (status, audit) = check_json(&workspace, &format!("{kind}.toml"), more);
             assert_eq!(status, Some(0), "{audit}");
             assert_eq!(audit["dataset"], kind);
             for (split, images, utterances) in [("train", train.0, train.1), (dev, 2, 9), ("test", 3, 14)] {
@@ -137,8 +137,8 @@ fn both_kinds_are_counted() {
 
 #[test]
 fn everything_that_is_wrong_is_named() {
-    let world = world("flickr8k", flickr8k);
-    let root = world.path("flickr8k");
+    let workspace = workspace("flickr8k", flickr8k);
+    let root = workspace.path("flickr8k");
     let wav = |name: &str| root.join(format!("flickr_audio/wavs/{name}.wav"));
     fs::remove_file(wav("train_0_1")).expect("removed");
     fs::remove_file(root.join("Flicker8k_Dataset/train_1.jpg")).expect("removed");
@@ -159,7 +159,7 @@ fn everything_that_is_wrong_is_named() {
     picture(&root.join("Flicker8k_Dataset/silent.jpg"), 0);
 
     for (more, unreadable) in [(&[][..], 2), (&["--decode"], 3)] {
-        let (status, audit) = check_json(&world, "flickr8k.toml", more);
+        let (status, audit) = check_json(&workspace, "flickr8k.toml", more);
         assert_eq!(status, Some(1));
         for (finding, count, name) in [
             ("missing", 2, "train_0_1.wav"),
@@ -176,14 +176,14 @@ fn everything_that_is_wrong_is_named() {
         }
         assert_eq!(audit["unreadable"].to_string().contains("cut off"), unreadable == 3);
     }
-    let said = world.cmd(&["data", "check", "flickr8k.toml", "--decode"]);
+    let said = workspace.cmd(&["data", "check", "flickr8k.toml", "--decode"]);
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.contains("2 missing, 3 unreadable, 1 duplicated, 1 caption without image"), "{said}");
 
     // Training goes on without what is broken, evaluation does not.
-    world.ok(&["train", "--config", "flickr8k.toml", "--name", "a"]);
-    world.fails(1, &["eval", "--split", "test"], &["test_0_1.wav: not readable audio (an empty file)"]);
-    let result = json(&world.ok(&["eval", "--split", "test", "--json", "--set", "data.on_error=skip"]));
+    workspace.ok(&["train", "--config", "flickr8k.toml", "--name", "a"]);
+    workspace.fails(1, &["eval", "--split", "test"], &["test_0_1.wav: not readable audio (an empty file)"]);
+    let result = json(&workspace.ok(&["eval", "--split", "test", "--json", "--set", "data.on_error=skip"]));
     let result = &result["results"][0];
     assert!(result["skipped_files"][0].as_str().is_some_and(|why| why.contains("test_0_1.wav")));
     assert_eq!((&result["skipped"], &result["images"], &result["utterances"]), (&json!(1), &json!(4), &json!(13)));
@@ -191,24 +191,24 @@ fn everything_that_is_wrong_is_named() {
 
 #[test]
 fn a_manifest_of_either_kind_gives_the_same_batches() {
-    let world = world("flickr8k", flickr8k);
-    add(&world, "spokencoco", spokencoco);
+    let workspace = workspace("flickr8k", flickr8k);
+    add(&workspace, "spokencoco", spokencoco);
     for kind in ["flickr8k", "spokencoco"] {
         let config = format!("{kind}.toml");
         let manifest = format!("{kind}/manifest.jsonl");
-        world.ok(&["data", "manifest", &config, "--out", &manifest]);
-        let text = fs::read_to_string(world.path(&manifest)).expect("a manifest");
-        assert!(!text.contains(&*world.path("").to_string_lossy()), "paths below the manifest are relative");
-        let printed = world.ok(&["data", "manifest", &config]);
+        workspace.ok(&["data", "manifest", &config, "--out", &manifest]);
+        let text = fs::read_to_string(workspace.path(&manifest)).expect("a manifest");
+        assert!(!text.contains(&*workspace.path("").to_string_lossy()), "paths below the manifest are relative");
+        let printed = workspace.ok(&["data", "manifest", &config]);
         assert_eq!(printed.lines().count(), text.lines().count());
         let direct = format!("{kind}-direct");
         let listed = format!("{kind}-listed");
         let tail = ["--set", "train.steps=4", "--set", "train.eval_every=4"];
-        world.ok(&[&["train", "--config", &config, "--name", &direct][..], &tail].concat());
+        workspace.ok(&[&["train", "--config", &config, "--name", &direct][..], &tail].concat());
         let path = format!("data.path={manifest}");
-        world.ok(&[&["train", "--config", "tiny.toml", "--name", &listed, "--set", &path][..], &tail].concat());
+        workspace.ok(&[&["train", "--config", "tiny.toml", "--name", &listed, "--set", &path][..], &tail].concat());
         let figures = |run: &str| -> Vec<(Value, Value)> {
-            world.metrics(run).iter().map(|line| (line["loss"].clone(), line["mean"].clone())).collect()
+            workspace.metrics(run).iter().map(|line| (line["loss"].clone(), line["mean"].clone())).collect()
         };
         assert_eq!(figures(&direct), figures(&listed));
     }
@@ -216,9 +216,9 @@ fn a_manifest_of_either_kind_gives_the_same_batches() {
 
 #[test]
 fn zero_shot_is_one_table_over_data_sets() {
-    let world = world("flickr8k", flickr8k);
-    add(&world, "spokencoco", spokencoco);
-    world.ok(&["train", "--config", "spokencoco.toml", "--name", "a", "--set", "train.steps=2"]);
+    let workspace = workspace("flickr8k", flickr8k);
+    add(&workspace, "spokencoco", spokencoco);
+    workspace.ok(&["train", "--config", "spokencoco.toml", "--name", "a", "--set", "train.steps=2"]);
     let all = [
         "eval",
         "--checkpoint",
@@ -230,7 +230,7 @@ fn zero_shot_is_one_table_over_data_sets() {
         "--data",
         "tiny.toml",
     ];
-    let results = json(&world.ok(&[&all[..], &["--json"]].concat()));
+    let results = json(&workspace.ok(&[&all[..], &["--json"]].concat()));
     let rows: Vec<_> = results["results"]
         .as_array()
         .expect("results")
@@ -239,20 +239,20 @@ fn zero_shot_is_one_table_over_data_sets() {
         .collect();
     let expected = [("flickr8k", 14), ("spokencoco", 14), ("data", 5)].map(|(name, count)| (json!(name), json!(count)));
     assert!(rows.into_iter().eq(expected.iter().map(|(name, count)| (name, count))));
-    let table = world.ok(&all);
+    let table = workspace.ok(&all);
     assert!(
         table.contains("flickr8k test") && table.contains("spokencoco test") && table.contains("data test"),
         "{table}"
     );
 
     // A configuration without encoders takes those of the run.
-    fs::write(world.path("only-data.toml"), "[data]\nkind = 'flickr8k'\nroot = 'flickr8k'\n").expect("written");
-    let alone = json(&world.ok(&["eval", "--checkpoint", "runs/a", "--data", "only-data.toml", "--json"]));
+    fs::write(workspace.path("only-data.toml"), "[data]\nkind = 'flickr8k'\nroot = 'flickr8k'\n").expect("written");
+    let alone = json(&workspace.ok(&["eval", "--checkpoint", "runs/a", "--data", "only-data.toml", "--json"]));
     assert_eq!(alone["results"][0], results["results"][0]);
 
     // Another encoder of the same shape.
     let other = format!("encoders.image.path={}", fixture("image_other.pt").display());
-    world.fails(
+    workspace.fails(
         2,
         &[&all[..], &["--set", &other]].concat(),
         &["trained on the image encoder tiny-image", "names other-image"],
@@ -261,10 +261,10 @@ fn zero_shot_is_one_table_over_data_sets() {
 
 #[test]
 fn wrong_use_is_one_line() {
-    let world = world("flickr8k", flickr8k);
-    add(&world, "spokencoco", spokencoco);
+    let workspace = workspace("flickr8k", flickr8k);
+    add(&workspace, "spokencoco", spokencoco);
     let refused =
-        |config: &str, set: &str, parts: &[&str]| world.fails(2, &["data", "check", config, "--set", set], parts);
+        |config: &str, set: &str, parts: &[&str]| workspace.fails(2, &["data", "check", config, "--set", set], parts);
     refused("flickr8k.toml", "data.root=none", &["none: no such folder: data.root"]);
     refused("flickr8k.toml", "data.images=none", &["none: no such folder: data.images"]);
     refused("flickr8k.toml", "data.root=spokencoco", &["spokencoco: has no list of spoken captions", "wav2capt.txt"]);
@@ -272,8 +272,8 @@ fn wrong_use_is_one_line() {
     refused("tiny.toml", "data.kind=flickr8k", &["data.root: is required"]);
     refused("spokencoco.toml", "data.karpathy=none.json", &["none.json: No such file", "Karpathy split"]);
     refused("spokencoco.toml", "data.karpathy=spokencoco/SpokenCOCO/SpokenCOCO_val.json", &["no list \"images\""]);
-    fs::remove_file(world.path("flickr8k/Flickr8k_text/Flickr_8k.devImages.txt")).expect("removed");
-    world.fails(
+    fs::remove_file(workspace.path("flickr8k/Flickr8k_text/Flickr_8k.devImages.txt")).expect("removed");
+    workspace.fails(
         2,
         &["data", "check", "flickr8k.toml"],
         &["has no list of a split's images", "Flickr_8k.devImages.txt"],

@@ -7,7 +7,7 @@ mod common;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::Workspace;
+use common::{Workspace, kill};
 use serde_json::Value;
 
 fn train<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -15,8 +15,8 @@ fn train<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["train", "--config", "tiny.toml", "--name", name], &batch[..], more].concat()
 }
 
-fn figures(world: &Workspace, run: &str, key: &str) -> Vec<f64> {
-    world.metrics(run).iter().filter_map(|line| line[key].as_f64()).collect()
+fn figures(workspace: &Workspace, run: &str, key: &str) -> Vec<f64> {
+    workspace.metrics(run).iter().filter_map(|line| line[key].as_f64()).collect()
 }
 
 #[track_caller]
@@ -28,14 +28,14 @@ fn assert_close(ours: &[f64], theirs: &[f64], what: &str) {
 }
 
 /// Recalls, image by image of the split, are those of one process as well: the figures of evaluation are equal.
-fn evaluations(world: &Workspace, run: &str) -> Vec<Value> {
-    let lines = world.metrics(run).into_iter().filter(|line| line["kind"] == "eval");
+fn evaluations(workspace: &Workspace, run: &str) -> Vec<Value> {
+    let lines = workspace.metrics(run).into_iter().filter(|line| line["kind"] == "eval");
     lines.map(|line| line["mean"].clone()).collect()
 }
 
 #[test]
 fn the_number_of_processes_changes_nothing() {
-    let world = Workspace::new(8);
+    let workspace = Workspace::new(8);
     for (name, settings) in [
         ("paired", &["--set", "speech.dropout=0"][..]),
         (
@@ -46,14 +46,14 @@ fn the_number_of_processes_changes_nothing() {
     ] {
         let run = |count: &str| format!("{name}-{count}");
         for count in ["1", "2", "4"] {
-            world.ok(&train(&run(count), &[&["--nproc", count], settings].concat()));
+            workspace.ok(&train(&run(count), &[&["--nproc", count], settings].concat()));
         }
         for count in ["2", "4"] {
             for key in ["loss", "loss_sic", "loss_cmd", "grad_norm", "temperature"] {
                 let what = format!("{name}, {count} processes, {key}");
-                assert_close(&figures(&world, &run(count), key), &figures(&world, &run("1"), key), &what);
+                assert_close(&figures(&workspace, &run(count), key), &figures(&workspace, &run("1"), key), &what);
             }
-            assert_eq!(evaluations(&world, &run(count)), evaluations(&world, &run("1")));
+            assert_eq!(evaluations(&workspace, &run(count)), evaluations(&workspace, &run("1")));
         }
     }
 }
@@ -61,9 +61,9 @@ fn the_number_of_processes_changes_nothing() {
 /// Adam's first moment after one step is 0.1 of the gradient.
 #[test]
 fn the_first_gradient_is_that_of_one_process() {
-    let world = Workspace::new(8);
+    let workspace = Workspace::new(8);
     let gradient = |run: &str| {
-        let bytes = std::fs::read(world.path(&format!("runs/{run}/last/optimizer.safetensors"))).expect("a file");
+        let bytes = std::fs::read(workspace.path(&format!("runs/{run}/last/optimizer.safetensors"))).expect("a file");
         let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
         let mut tensors: Vec<(String, Vec<f64>)> = file
             .tensors()
@@ -82,7 +82,7 @@ fn the_first_gradient_is_that_of_one_process() {
         let set = format!("cmd.pairing={pairing}");
         let run = |count: &str| format!("{pairing}-{count}");
         for count in ["1", "2", "4"] {
-            world.ok(&train(&run(count), &["--nproc", count, "--set", "train.steps=1", "--set", &set]));
+            workspace.ok(&train(&run(count), &["--nproc", count, "--set", "train.steps=1", "--set", &set]));
         }
         let norm = |values: &[f64]| values.iter().map(|value| value * value).sum::<f64>().sqrt();
         for count in ["2", "4"] {
@@ -96,48 +96,48 @@ fn the_first_gradient_is_that_of_one_process() {
 
 #[test]
 fn a_run_goes_on_with_another_number_of_processes() {
-    let world = Workspace::new(8);
-    world.ok(&train("straight", &["--nproc", "2"]));
-    world.ok(&train("changed", &["--nproc", "2"]));
-    std::fs::remove_dir_all(world.path("runs/changed/checkpoints/step-000012")).expect("removed");
-    world.ok(&["train", "--resume", "runs/changed", "--nproc", "4"]);
+    let workspace = Workspace::new(8);
+    workspace.ok(&train("straight", &["--nproc", "2"]));
+    workspace.ok(&train("changed", &["--nproc", "2"]));
+    std::fs::remove_dir_all(workspace.path("runs/changed/checkpoints/step-000012")).expect("removed");
+    workspace.ok(&["train", "--resume", "runs/changed", "--nproc", "4"]);
     for key in ["loss", "grad_norm"] {
-        assert_close(&figures(&world, "changed", key), &figures(&world, "straight", key), key);
+        assert_close(&figures(&workspace, "changed", key), &figures(&workspace, "straight", key), key);
     }
 }
 
 #[test]
 fn bad_files_are_counted_over_all_processes() {
-    let world = Workspace::new(8);
+    let workspace = Workspace::new(8);
     for name in ["train 3 1.wav", "train 6 0.wav"] {
-        std::fs::write(world.path("data").join(name), "no audio").expect("written");
+        std::fs::write(workspace.path("data").join(name), "no audio").expect("written");
     }
     for count in ["1", "2"] {
-        let output = world.cmd(&train(&format!("n{count}"), &["--nproc", count]));
+        let output = workspace.cmd(&train(&format!("n{count}"), &["--nproc", count]));
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains("train 3 1.wav") && said.contains("train 6 0.wav"), "{said}");
     }
-    assert_eq!(figures(&world, "n1", "skipped"), figures(&world, "n2", "skipped"));
-    std::fs::write(world.path("data/val 2 1.wav"), "no audio").expect("written");
-    let output = world.cmd(&train("fails", &["--nproc", "2"]));
+    assert_eq!(figures(&workspace, "n1", "skipped"), figures(&workspace, "n2", "skipped"));
+    std::fs::write(workspace.path("data/val 2 1.wav"), "no audio").expect("written");
+    let output = workspace.cmd(&train("fails", &["--nproc", "2"]));
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("val 2 1.wav: not readable audio") && said.contains("the others were stopped"), "{said}");
     for count in ["1", "2"] {
-        world.ok(&train(&format!("s{count}"), &["--nproc", count, "--set", "data.on_error=skip"]));
+        workspace.ok(&train(&format!("s{count}"), &["--nproc", count, "--set", "data.on_error=skip"]));
     }
     let skipped =
-        |run: &str| world.metrics(run).into_iter().filter_map(|line| line.get("skipped_files").cloned()).next();
+        |run: &str| workspace.metrics(run).into_iter().filter_map(|line| line.get("skipped_files").cloned()).next();
     assert!(skipped("s1").is_some());
     assert_eq!(skipped("s1"), skipped("s2"));
 }
 
 #[test]
 fn wrong_use_is_one_line() {
-    let world = Workspace::new(4);
+    let workspace = Workspace::new(4);
     let uneven = ["--set", "train.batch_size=10", "--nproc", "4"];
     let arguments = [&["train", "--config", "tiny.toml"][..], &uneven].concat();
-    let output = world.cmd(&arguments);
+    let output = workspace.cmd(&arguments);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(
@@ -146,7 +146,7 @@ fn wrong_use_is_one_line() {
     );
 
     let environment = |variables: &[(&str, &str)], part: &str| {
-        let mut command = world.command(&train("environment", &["--set", "distributed.timeout_seconds=2"]));
+        let mut command = workspace.command(&train("environment", &["--set", "distributed.timeout_seconds=2"]));
         let output = command.envs(variables.iter().copied()).output().expect("the program");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(part) && said.lines().count() == 1, "{said}");
@@ -161,16 +161,20 @@ fn wrong_use_is_one_line() {
     drop(taken);
     environment(&at("0", &port), "rank 0 of 2 cannot join the others");
     environment(&at("1", &port), "rank 1 of 2 cannot join the others");
-    world.fails(2, &train("n", &["--nproc", "0"]), &["--nproc", "must be from 1 to 4096"]);
-    world.fails(2, &train("n", &["--nnodes", "2"]), &["--rdzv HOST:PORT"]);
-    world.fails(2, &train("n", &["--nnodes", "2", "--node-rank", "2"]), &["--node-rank 2: must be below --nnodes 2"]);
+    workspace.fails(2, &train("n", &["--nproc", "0"]), &["--nproc", "must be from 1 to 4096"]);
+    workspace.fails(2, &train("n", &["--nnodes", "2"]), &["--rdzv HOST:PORT"]);
+    workspace.fails(
+        2,
+        &train("n", &["--nnodes", "2", "--node-rank", "2"]),
+        &["--node-rank 2: must be below --nnodes 2"],
+    );
 }
 
 #[test]
 fn two_machines_and_slurm_are_the_same_run() {
-    let world = Workspace::new(8);
+    let workspace = Workspace::new(8);
     let steps = ["--set", "train.steps=4", "--set", "train.eval_every=4"];
-    world.ok(&train("one", &steps));
+    workspace.ok(&train("one", &steps));
     let free_port = || {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         taken.local_addr().expect("an address").port()
@@ -178,7 +182,7 @@ fn two_machines_and_slurm_are_the_same_run() {
     let meeting = format!("127.0.0.1:{}", free_port());
     let node = |rank: &str| {
         let more = [&steps[..], &["--nproc", "2", "--nnodes", "2", "--node-rank", rank, "--rdzv", &meeting]].concat();
-        world.command(&train("nodes", &more)).stderr(Stdio::null()).spawn().expect("the program")
+        workspace.command(&train("nodes", &more)).stderr(Stdio::null()).spawn().expect("the program")
     };
     let nodes = [node("0"), node("1")];
     for mut node in nodes {
@@ -186,7 +190,7 @@ fn two_machines_and_slurm_are_the_same_run() {
     }
     let port = free_port().to_string();
     let tasks = ["0", "1"].map(|rank| {
-        let mut command = world.command(&train("slurm", &steps));
+        let mut command = workspace.command(&train("slurm", &steps));
         let variables = [("SLURM_NTASKS", "2"), ("SLURM_PROCID", rank), ("SLURM_LOCALID", rank)];
         let meeting = [("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)];
         command.envs(variables).envs(meeting).stderr(Stdio::null()).spawn().expect("the program")
@@ -195,7 +199,7 @@ fn two_machines_and_slurm_are_the_same_run() {
         assert!(task.wait().expect("an end").success());
     }
     for run in ["nodes", "slurm"] {
-        assert_close(&figures(&world, run, "loss"), &figures(&world, "one", "loss"), run);
+        assert_close(&figures(&workspace, run, "loss"), &figures(&workspace, "one", "loss"), run);
     }
 }
 
@@ -206,22 +210,22 @@ fn torchrun_launches_it() {
     if !torchrun.exists() {
         return;
     }
-    let world = Workspace::new(8);
-    world.ok(&train("one", &[]));
+    let workspace = Workspace::new(8);
+    workspace.ok(&train("one", &[]));
     let mut command = std::process::Command::new(torchrun);
     command.args(["--nproc-per-node", "2", "--no-python", env!("CARGO_BIN_EXE_cmd")]).args(train("two", &[]));
-    let output = command.current_dir(world.path("")).env("OMP_NUM_THREADS", "1").output().expect("torchrun");
+    let output = command.current_dir(workspace.path("")).env("OMP_NUM_THREADS", "1").output().expect("torchrun");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_close(&figures(&world, "two", "loss"), &figures(&world, "one", "loss"), "torchrun");
+    assert_close(&figures(&workspace, "two", "loss"), &figures(&workspace, "one", "loss"), "torchrun");
 }
 
 /// A long run in two processes that has made some steps and a checkpoint.
-fn start(world: &Workspace, name: &str, more: &[&str]) -> (Child, Vec<u32>) {
+fn start(workspace: &Workspace, name: &str, more: &[&str]) -> (Child, Vec<u32>) {
     let steps = ["--nproc", "2", "--set", "train.steps=100000", "--set", "train.eval_every=100000"];
     let arguments = train(name, &[&steps[..], more].concat()).into_iter().map(str::to_owned).collect::<Vec<_>>();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let child = world.command(&arguments).stderr(Stdio::piped()).spawn().expect("the program");
-    let checkpoint = world.path(&format!("runs/{name}/last/state.json"));
+    let child = workspace.command(&arguments).stderr(Stdio::piped()).spawn().expect("the program");
+    let checkpoint = workspace.path(&format!("runs/{name}/last/state.json"));
     let begun = Instant::now();
     while !checkpoint.exists() {
         assert!(begun.elapsed() < Duration::from_secs(60), "no checkpoint came");
@@ -231,11 +235,6 @@ fn start(world: &Workspace, name: &str, more: &[&str]) -> (Child, Vec<u32>) {
     (child, children.split_whitespace().map(|number| number.parse().expect("a number")).collect())
 }
 
-fn kill(signal: &str, process: u32) {
-    let status = std::process::Command::new("kill").args(["-s", signal, &process.to_string()]).status();
-    assert!(status.expect("kill").success());
-}
-
 fn is_running(process: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     status.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim_start().starts_with('Z'))
@@ -243,12 +242,12 @@ fn is_running(process: u32) -> bool {
 
 #[test]
 fn all_end_when_one_dies() {
-    let world = Workspace::new(8);
+    let workspace = Workspace::new(8);
     for rank in [0, 1] {
         let name = format!("killed-{rank}");
-        let (child, ranks) = start(&world, &name, &[]);
+        let (child, ranks) = start(&workspace, &name, &[]);
         assert_eq!(ranks.len(), 2);
-        kill("KILL", ranks[rank]);
+        kill("KILL", i64::from(ranks[rank]));
         let begun = Instant::now();
         let output = child.wait_with_output().expect("an end");
         let said = String::from_utf8_lossy(&output.stderr);
@@ -259,34 +258,39 @@ fn all_end_when_one_dies() {
             "{said}"
         );
         assert!(ranks.iter().all(|process| !is_running(*process)));
-        world.ok(&["eval", "--checkpoint", &format!("runs/{name}")]);
+        if rank == 1 {
+            // Rank 0 saves what it has when it loses the others.
+            let reached = workspace.metrics(&name).len() as u64;
+            assert!(workspace.state(&name)["step"].as_u64() >= Some(reached));
+        }
+        workspace.ok(&["eval", "--checkpoint", &format!("runs/{name}")]);
     }
 }
 
 #[test]
 fn ranks_end_with_the_launcher_and_with_a_signal_to_it() {
-    let world = Workspace::new(8);
-    let (mut child, ranks) = start(&world, "orphans", &[]);
-    kill("KILL", child.id());
+    let workspace = Workspace::new(8);
+    let (mut child, ranks) = start(&workspace, "orphans", &[]);
+    kill("KILL", i64::from(child.id()));
     child.wait().expect("an end");
     let begun = Instant::now();
     while ranks.iter().any(|process| is_running(*process)) {
         assert!(begun.elapsed() < Duration::from_secs(15), "orphans");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let (child, ranks) = start(&world, "term", &[]);
-    kill("TERM", child.id());
+    let (child, ranks) = start(&workspace, "term", &[]);
+    kill("TERM", i64::from(child.id()));
     let output = child.wait_with_output().expect("an end");
     assert_eq!(output.status.code(), Some(143), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(ranks.iter().all(|process| !is_running(*process)));
-    world.ok(&["train", "--resume", "runs/term", "--print-config"]);
+    workspace.ok(&["train", "--resume", "runs/term", "--print-config"]);
 }
 
 #[test]
 fn a_rank_that_hangs_ends_all_after_the_time_out() {
-    let world = Workspace::new(8);
-    let (child, ranks) = start(&world, "hangs", &["--set", "distributed.timeout_seconds=3"]);
-    kill("STOP", ranks[1]);
+    let workspace = Workspace::new(8);
+    let (child, ranks) = start(&workspace, "hangs", &["--set", "distributed.timeout_seconds=3"]);
+    kill("STOP", i64::from(ranks[1]));
     let output = child.wait_with_output().expect("an end");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && said.contains("rank 0 lost the others"), "{said}");

@@ -32,15 +32,15 @@ fn tensors(path: &std::path::Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn trains_evaluates_and_leaves_a_run_behind() {
-    let world = Workspace::new(8);
-    world.ok(&["train", "--config", "tiny.toml", "--name", "a"]);
+    let workspace = Workspace::new(8);
+    workspace.ok(&["train", "--config", "tiny.toml", "--name", "a"]);
     for file in
         ["config.toml", "metrics.jsonl", "best/model.safetensors", "last/optimizer.safetensors", "last/state.json"]
     {
-        assert!(world.path("runs/a").join(file).is_file(), "{file}");
+        assert!(workspace.path("runs/a").join(file).is_file(), "{file}");
     }
-    assert!(world.path("runs/latest/config.toml").is_file());
-    let metrics = world.metrics("a");
+    assert!(workspace.path("runs/latest/config.toml").is_file());
+    let metrics = workspace.metrics("a");
     assert_eq!(metrics.iter().filter(|line| line["kind"] == "train").count(), 12);
     assert_eq!(metrics.iter().filter(|line| line["kind"] == "eval").count(), 2);
     let first = &metrics[0];
@@ -60,7 +60,7 @@ fn trains_evaluates_and_leaves_a_run_behind() {
         assert!(first[key].is_number(), "{key} in {first}");
     }
 
-    let results: Value = serde_json::from_str(&world.ok(&["eval", "--json"])).expect("JSON");
+    let results: Value = serde_json::from_str(&workspace.ok(&["eval", "--json"])).expect("JSON");
     let result = &results["results"][0];
     assert_eq!((&result["split"], &result["images"], &result["utterances"]), (&"test".into(), &8.into(), &22.into()));
     for direction in ["speech_to_image", "image_to_speech"] {
@@ -73,29 +73,29 @@ fn trains_evaluates_and_leaves_a_run_behind() {
 
     // The evaluation of the best checkpoint on the development split is the one that chose it.
     let best: f64 = metrics.iter().filter_map(|line| line["mean"]["r1"].as_f64()).fold(0.0, f64::max);
-    let again: Value = serde_json::from_str(&world.ok(&["eval", "--split", "dev", "--json"])).expect("JSON");
+    let again: Value = serde_json::from_str(&workspace.ok(&["eval", "--split", "dev", "--json"])).expect("JSON");
     assert_eq!(again["results"][0]["mean"]["r1"].as_f64(), Some(best));
 
-    let table = world.ok(&["eval", "--checkpoint", "runs/a/last", "--data", "tiny.toml", "--picture", "found.svg"]);
+    let table = workspace.ok(&["eval", "--checkpoint", "runs/a/last", "--data", "tiny.toml", "--picture", "found.svg"]);
     assert!(table.contains("Speech -> Image") && table.contains("data test"), "{table}");
-    assert!(std::fs::read_to_string(world.path("found.svg")).expect("a picture").contains("caption 0 of test"));
+    assert!(std::fs::read_to_string(workspace.path("found.svg")).expect("a picture").contains("caption 0 of test"));
 }
 
 #[test]
 fn a_resumed_run_equals_the_straight_one_to_the_bit() {
-    let world = Workspace::new(8);
-    world.ok(&["train", "--config", "tiny.toml", "--name", "straight"]);
-    let model = |run: &str, file: &str| tensors(&world.path(&format!("runs/{run}/last/{file}")));
+    let workspace = Workspace::new(8);
+    workspace.ok(&["train", "--config", "tiny.toml", "--name", "straight"]);
+    let model = |run: &str, file: &str| tensors(&workspace.path(&format!("runs/{run}/last/{file}")));
     for cache in ["false", "true"] {
         let set = format!("encoders.speech.cache={cache}");
         let run = format!("stopped-{cache}");
         // Stopped after 8 of 12 steps: what came later is taken away.
-        world.ok(&["train", "--config", "tiny.toml", "--name", &run, "--set", &set]);
-        let checkpoints = world.path(&format!("runs/{run}/checkpoints"));
-        let whole = (model(&run, "model.safetensors"), model(&run, "optimizer.safetensors"), world.metrics(&run));
+        workspace.ok(&["train", "--config", "tiny.toml", "--name", &run, "--set", &set]);
+        let checkpoints = workspace.path(&format!("runs/{run}/checkpoints"));
+        let whole = (model(&run, "model.safetensors"), model(&run, "optimizer.safetensors"), workspace.metrics(&run));
         std::fs::remove_dir_all(checkpoints.join("step-000012")).expect("removed");
-        world.ok(&["train", "--resume", "latest"]);
-        let again = (model(&run, "model.safetensors"), model(&run, "optimizer.safetensors"), world.metrics(&run));
+        workspace.ok(&["train", "--resume", "latest"]);
+        let again = (model(&run, "model.safetensors"), model(&run, "optimizer.safetensors"), workspace.metrics(&run));
         assert!(whole.0 == again.0 && whole.1 == again.1, "weights or moments differ");
         assert_eq!(losses(&whole.2), losses(&again.2));
     }
@@ -104,9 +104,9 @@ fn a_resumed_run_equals_the_straight_one_to_the_bit() {
 
 #[test]
 fn the_order_does_not_depend_on_threads() {
-    let world = Workspace::new(8);
-    world.ok(&["train", "--config", "tiny.toml", "--name", "one", "--set", "data.workers=1"]);
-    world.ok(&[
+    let workspace = Workspace::new(8);
+    workspace.ok(&["train", "--config", "tiny.toml", "--name", "one", "--set", "data.workers=1"]);
+    workspace.ok(&[
         "train",
         "--config",
         "tiny.toml",
@@ -117,96 +117,50 @@ fn the_order_does_not_depend_on_threads() {
         "--set",
         "data.prefetch=1",
     ]);
-    assert_eq!(losses(&world.metrics("one")), losses(&world.metrics("many")));
+    assert_eq!(losses(&workspace.metrics("one")), losses(&workspace.metrics("many")));
 }
 
 #[test]
 fn resuming_passes_over_a_damaged_checkpoint() {
-    let world = Workspace::new(8);
-    world.ok(&["train", "--config", "tiny.toml", "--name", "a", "--set", "train.keep=9"]);
-    let file = world.path("runs/a/checkpoints/step-000012/model.safetensors");
+    let workspace = Workspace::new(8);
+    workspace.ok(&["train", "--config", "tiny.toml", "--name", "a", "--set", "train.keep=9"]);
+    let file = workspace.path("runs/a/checkpoints/step-000012/model.safetensors");
     let mut bytes = std::fs::read(&file).expect("a model");
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     std::fs::write(&file, bytes).expect("written");
-    let output = world.cmd(&["train", "--resume", "runs/a"]);
+    let output = workspace.cmd(&["train", "--resume", "runs/a"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && stderr.contains("passed over") && stderr.contains("after step 8"), "{stderr}");
 }
 
 #[test]
 fn training_skips_bad_files_and_evaluation_refuses_them() {
-    let world = Workspace::new(8);
-    std::fs::write(world.path("data/train 3 1.wav"), "no audio").expect("written");
-    std::fs::remove_file(world.path("data/test 2.png")).expect("removed");
-    let output = world.cmd(&["train", "--config", "tiny.toml", "--name", "a"]);
+    let workspace = Workspace::new(8);
+    std::fs::write(workspace.path("data/train 3 1.wav"), "no audio").expect("written");
+    std::fs::remove_file(workspace.path("data/test 2.png")).expect("removed");
+    let output = workspace.cmd(&["train", "--config", "tiny.toml", "--name", "a"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && stderr.contains("skipped") && stderr.contains("train 3 1.wav"), "{stderr}");
-    assert!(world.metrics("a").iter().any(|line| line["skipped"].as_u64() > Some(0)));
-    world.fails(
+    assert!(workspace.metrics("a").iter().any(|line| line["skipped"].as_u64() > Some(0)));
+    workspace.fails(
         1,
         &["train", "--config", "tiny.toml", "--set", "data.on_error=fail"],
         &["train 3 1.wav: not readable audio"],
     );
-    world.fails(1, &["eval", "--checkpoint", "runs/a"], &["test 2.png: No such file"]);
+    workspace.fails(1, &["eval", "--checkpoint", "runs/a"], &["test 2.png: No such file"]);
     let skipping = ["eval", "--checkpoint", "runs/a", "--json", "--set", "data.on_error=skip"];
-    let results: Value = serde_json::from_str(&world.ok(&skipping)).expect("JSON");
+    let results: Value = serde_json::from_str(&workspace.ok(&skipping)).expect("JSON");
     let result = &results["results"][0];
     assert_eq!((&result["skipped"], &result["images"]), (&1.into(), &7.into()));
 }
 
 #[test]
 fn data_check_counts_and_names_what_is_missing() {
-    let world = Workspace::new(4);
-    assert!(world.ok(&["data", "check", "tiny.toml"]).contains("data train: 4 images, 11 utterances"));
-    std::fs::remove_file(world.path("data/val 1 0.wav")).expect("removed");
-    let output = world.cmd(&["data", "check", "tiny.toml", "--json"]);
+    let workspace = Workspace::new(4);
+    assert!(workspace.ok(&["data", "check", "tiny.toml"]).contains("data train: 4 images, 11 utterances"));
+    std::fs::remove_file(workspace.path("data/val 1 0.wav")).expect("removed");
+    let output = workspace.cmd(&["data", "check", "tiny.toml", "--json"]);
     let audit: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!((output.status.code(), audit["missing"].as_array().map(Vec::len)), (Some(1), Some(1)));
-}
-
-#[cfg(unix)]
-#[test]
-fn a_signal_leaves_a_checkpoint_to_go_on_from() {
-    let world = Workspace::new(8);
-    let steps =
-        ["--set", "train.steps=100000", "--set", "train.eval_every=100000", "--set", "train.checkpoint_every=100000"];
-    for (name, signal, status) in [("term", "TERM", 143), ("int", "INT", 130)] {
-        let arguments = [&["train", "--config", "tiny.toml", "--name", name][..], &steps].concat();
-        let mut child = world.command(&arguments).stderr(std::process::Stdio::null()).spawn().expect("the program");
-        let metrics = world.path(&format!("runs/{name}/metrics.jsonl"));
-        while std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count()) < 5 {
-            assert!(child.try_wait().expect("a status").is_none(), "ended too early");
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        let kill = std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
-        assert!(kill.expect("kill").success());
-        assert_eq!(child.wait().expect("a status").code(), Some(status));
-        let state = std::fs::read_to_string(world.path(&format!("runs/{name}/last/state.json"))).expect("a checkpoint");
-        let state: Value = serde_json::from_str(&state).expect("JSON");
-        assert!(state["step"].as_u64() >= Some(5));
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn a_signal_takes_no_evaluation_away() {
-    let world = Workspace::new(8);
-    let arguments =
-        ["train", "--config", "tiny.toml", "--name", "a", "--set", "train.steps=60", "--set", "train.eval_every=1"];
-    let mut child = world.command(&arguments).stderr(std::process::Stdio::null()).spawn().expect("the program");
-    let metrics = world.path("runs/a/metrics.jsonl");
-    while std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count()) < 6 {
-        assert!(child.try_wait().expect("a status").is_none(), "ended too early");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    let kill = std::process::Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status();
-    assert!(kill.expect("kill").success());
-    assert_eq!(child.wait().expect("a status").code(), Some(143));
-    world.ok(&["train", "--resume", "runs/a"]);
-    for kind in ["train", "eval"] {
-        let lines = world.metrics("a").into_iter().filter(|line| line["kind"] == kind);
-        let steps: Vec<u64> = lines.filter_map(|line| line["step"].as_u64()).collect();
-        assert!(steps.iter().copied().eq(1..=60), "{kind}: {steps:?}");
-    }
 }

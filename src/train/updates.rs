@@ -44,8 +44,8 @@ impl<'a> Session<'a> {
     pub fn train(&mut self) -> Result<(), TrainError> {
         let result = self.try_train();
         let Err(error) = result else { return Ok(()) };
-        if self.is_whole && self.state.step > 0 {
-            // A stop that left nothing behind is not the stop that was asked for.
+        if self.is_whole && self.state.step > 0 && !matches!(error, TrainError::Checkpoint(_)) {
+            // A stop that leaves nothing behind is not the stop that was asked for.
             self.save().inspect_err(|_| tracing::error!("{error}"))?;
         }
         Err(error)

@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -19,15 +21,15 @@ pub struct Workspace {
 impl Workspace {
     /// `images` of each split, with three captions each but for every fourth image, which has two.
     pub fn new(images: usize) -> Self {
-        let world = Self { folder: tempfile::tempdir().expect("a folder") };
-        std::fs::create_dir(world.path("data")).expect("a folder");
+        let workspace = Self { folder: tempfile::tempdir().expect("a folder") };
+        std::fs::create_dir(workspace.path("data")).expect("a folder");
         let mut lines = String::new();
         for split in ["train", "val", "test"] {
             for number in 0..images {
-                lines += &format!("{}\n", world.sample(split, number));
+                lines += &format!("{}\n", workspace.sample(split, number));
             }
         }
-        std::fs::write(world.path("data/manifest.jsonl"), lines).expect("a manifest");
+        std::fs::write(workspace.path("data/manifest.jsonl"), lines).expect("a manifest");
         let config = format!(
             "[data]\npath = 'data/manifest.jsonl'\n[encoders]\nspeech.path = '{}'\nimage.path = '{}'\n[speech]\nheads = 2\n\
              [optim]\nlr = 1e-2\nwarmup_steps = 3\n[train]\nsteps = 12\nbatch_size = 6\ncheckpoint_every = 4\neval_every = 6\n\
@@ -35,8 +37,8 @@ impl Workspace {
             fixture("speech.pt").display(),
             fixture("image.pt").display()
         );
-        std::fs::write(world.path("tiny.toml"), config).expect("a configuration");
-        world
+        std::fs::write(workspace.path("tiny.toml"), config).expect("a configuration");
+        workspace
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -64,7 +66,7 @@ impl Workspace {
         json!({"image": format!("{name}.png"), "split": split, "family": format!("{split} {}", number / 3), "captions": captions})
     }
 
-    /// Runs `cmd` in the folder of this world.
+    /// Runs `cmd` in the folder of this workspace.
     pub fn cmd(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("the program")
     }
@@ -73,6 +75,39 @@ impl Workspace {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cmd"));
         command.args(arguments).current_dir(self.folder.path()).env("OMP_NUM_THREADS", "1").env_remove("RUST_LOG");
         command
+    }
+
+    /// As [`Self::command`], on a machine with a fault of `faults.c`.
+    pub fn faulty(&self, arguments: &[&str], (fault, value): (&str, &str)) -> Command {
+        let mut command = self.command(arguments);
+        command.env("LD_PRELOAD", faults()).env(fault, value);
+        command
+    }
+
+    /// Starts a long run and waits until its metrics hold `lines`.
+    pub fn start(&self, mut command: Command, run: &str, lines: usize) -> Child {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the program");
+        let metrics = self.path(&format!("runs/{run}/metrics.jsonl"));
+        let begun = Instant::now();
+        while std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count()) < lines {
+            assert!(child.try_wait().expect("a status").is_none(), "{run} ended too early");
+            assert!(begun.elapsed() < Duration::from_secs(120), "{run}: no {lines} lines of metrics came");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        child
+    }
+
+    /// `state.json` of a run's newest checkpoint.
+    pub fn state(&self, run: &str) -> Value {
+        let text = std::fs::read_to_string(self.path(&format!("runs/{run}/last/state.json"))).expect("a checkpoint");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// Changes the configuration.
+    pub fn edit(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.path("tiny.toml")).expect("a configuration");
+        assert!(text.contains(from), "{text}");
+        std::fs::write(self.path("tiny.toml"), text.replace(from, to)).expect("written");
     }
 
     /// Runs `cmd`, which must succeed, and returns its standard output.
@@ -117,4 +152,24 @@ pub fn write_wav_as(path: &Path, sample_rate: u32, channels: u16, samples: &[f32
         }
     }
     writer.finalize().expect("a WAV file");
+}
+
+/// Sends `signal` to a process, or to a process group where the number is negative.
+pub fn kill(signal: &str, process: i64) {
+    let status = Command::new("kill").args(["-s", signal, "--", &process.to_string()]).status();
+    assert!(status.expect("kill").success());
+}
+
+/// The library of `faults.c`, compiled.
+fn faults() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/faults.c");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let (own, library) = (folder.join(format!("{}.so", std::process::id())), folder.join("libfaults.so"));
+        let compiled = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&own).arg(source).status();
+        assert!(compiled.expect("a C compiler").success());
+        std::fs::rename(own, &library).expect("in its place");
+        library
+    })
 }

@@ -4,12 +4,11 @@ mod compressed;
 mod resample;
 mod wav;
 
-use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 use super::DataError;
-use super::guard::guarded;
+use super::guard::{guarded, open_regular};
 use crate::telemetry::warn_once;
 use compressed::Damage;
 
@@ -121,11 +120,13 @@ impl Recording {
     /// When the file cannot be read or decoded, is empty or larger than 1 GiB, or holds NaN or infinite samples.
     pub fn read(path: &Path) -> Result<Self, DataError> {
         let bad = |why: String| DataError::Sample { path: path.to_owned(), why };
-        let size = std::fs::metadata(path).map_err(|error| bad(error.to_string()))?.len();
+        let mut file = open_regular(path).map_err(bad)?;
+        let size = file.metadata().map_err(|error| bad(error.to_string()))?.len();
         if size > MAX_BYTES {
             return Err(bad(format!("{size} bytes; files of more than {MAX_BYTES} are not read")));
         }
-        let bytes = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
+        let mut bytes = Vec::with_capacity(size as usize);
+        file.read_to_end(&mut bytes).map_err(|error| bad(error.to_string()))?;
         let recording = Kind::of(&bytes).and_then(|kind| {
             guarded(|| match kind {
                 Kind::Wav => wav::decode(bytes),
@@ -157,7 +158,7 @@ impl Header {
     /// When it cannot be read.
     pub fn read(path: &Path) -> Result<Self, DataError> {
         let bad = |why: String| DataError::Sample { path: path.to_owned(), why };
-        let mut file = File::open(path).map_err(|error| bad(error.to_string()))?;
+        let mut file = open_regular(path).map_err(bad)?;
         let mut start = Vec::new();
         file.by_ref().take(4).read_to_end(&mut start).map_err(|error| bad(error.to_string()))?;
         file.rewind().map_err(|error| bad(error.to_string()))?;

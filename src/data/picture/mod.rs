@@ -11,7 +11,7 @@ use std::path::Path;
 use image::{DynamicImage, ImageReader, Limits, Rgb, RgbImage, Rgba, RgbaImage, imageops};
 
 use super::DataError;
-use super::guard::guarded;
+use super::guard::{guarded, open_regular};
 use bicubic::Crop;
 
 /// Pixels of the largest image that is decoded: 512 MiB as RGB.
@@ -70,7 +70,7 @@ impl Picture {
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, String> {
-    Ok(BufReader::new(File::open(path).map_err(|error| error.to_string())?))
+    Ok(BufReader::new(open_regular(path)?))
 }
 
 fn is_jpeg(file: &mut impl BufRead) -> Result<bool, String> {

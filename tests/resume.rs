@@ -1,0 +1,237 @@
+//! Going on: what a resumed run may change, which checkpoint it takes, and the one line for a queue.
+
+#![allow(clippy::expect_used, reason = "a test may panic")]
+
+mod common;
+
+use std::fs;
+
+use common::Workspace;
+
+fn train<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["train", "--config", "tiny.toml", "--name", name], more].concat()
+}
+
+fn said(workspace: &Workspace, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = workspace.cmd(arguments);
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn keys_are_free_inexact_or_fixed() {
+    let workspace = Workspace::new(8);
+    workspace.ok(&train("a", &["--set", "train.steps=6"]));
+    let resume = |set: &str| said(&workspace, &["train", "--resume", "runs/a", "--set", set, "--set", "train.steps=8"]);
+    for free in ["log.every=2", "train.keep=1", "train.on_nan=skip", "data.workers=1", "distributed.timeout_seconds=9"]
+    {
+        let (status, text) = resume(free);
+        let key = free.split('=').next().expect("a key");
+        assert!(status == Some(0) && !text.contains(&format!("{key} has changed")), "{free}: {text}");
+    }
+    for inexact in
+        ["encoders.speech.batch_size=3", "data.on_error=skip", "encoders.image.cache=true", "audio.max_seconds=3"]
+    {
+        let (status, text) = resume(inexact);
+        let key = inexact.split('=').next().expect("a key");
+        let told = format!("{key} has changed: the run goes on, but not to the bit");
+        assert!(status == Some(0) && text.contains(&told), "{inexact}: {text}");
+    }
+    for fixed in
+        ["optim.lr=1", "cmd.alpha=0", "train.batch_size=8", "train.seed=1", "speech.heads=4", "eval.split=test"]
+    {
+        let (status, text) = resume(fixed);
+        let key = fixed.split('=').next().expect("a key");
+        assert!(status == Some(2) && text.contains(&format!("--set {key}: cannot change in a resumed run")), "{text}");
+    }
+}
+
+#[test]
+fn a_longer_run_is_told_what_that_means_and_a_shorter_one_refused() {
+    let workspace = Workspace::new(8);
+    workspace.ok(&train("a", &["--set", "train.steps=6"]));
+    let (status, text) = said(&workspace, &["train", "--resume", "runs/a", "--set", "train.steps=9"]);
+    let told = "train.steps was 6 and is 9: the learning rate now falls to 1.0e-8 at step 9 instead of step 6";
+    assert!(status == Some(0) && text.contains(told), "{text}");
+    assert_eq!(workspace.state("a")["step"], 9);
+    let refused = ["train", "--resume", "runs/a", "--set", "train.steps=4"];
+    workspace.fails(2, &refused, &["train.steps = 4", "stands after step 9; raise it"]);
+}
+
+#[test]
+fn a_configuration_that_was_edited_is_not_the_runs() {
+    let workspace = Workspace::new(8);
+    workspace.ok(&train("a", &["--set", "train.steps=6"]));
+    let file = workspace.path("runs/a/config.toml");
+    let text = fs::read_to_string(&file).expect("a configuration");
+    fs::write(&file, text.replace("\nlr = 0.01\n", "\nlr = 0.02\n")).expect("written");
+    let resume = ["train", "--resume", "runs/a", "--set", "train.steps=8"];
+    workspace.fails(2, &resume, &["keys that cannot change within a run", "config.toml is not what it was"]);
+    fs::write(&file, text.replace("\nkeep = 2\n", "\nkeep = 3\n")).expect("written");
+    workspace.ok(&resume);
+    // A state of version 0.1 knows of no configuration.
+    let state = workspace.path("runs/a/last/state.json");
+    let old: String = fs::read_to_string(&state)
+        .expect("a state")
+        .lines()
+        .filter(|line| !line.contains("\"configuration\""))
+        .collect();
+    fs::write(&state, old).expect("written");
+    workspace.ok(&["train", "--resume", "runs/a", "--set", "train.steps=9"]);
+}
+
+/// The first evaluation comes with the first checkpoint, as with the defaults, and fails: nothing that was trained is lost.
+#[test]
+fn what_was_trained_is_saved_before_it_is_evaluated() {
+    let workspace = Workspace::new(8);
+    workspace.edit("checkpoint_every = 4", "checkpoint_every = 6");
+    // Its header is whole, so that only the evaluation finds out.
+    let mut broken = fs::read(common::fixture("media_tone.flac")).expect("audio");
+    let middle = broken.len() / 2;
+    broken[middle..middle + 40].fill(0x55);
+    fs::write(workspace.path("data/val 2 1.wav"), broken).expect("written");
+    for count in ["1", "2"] {
+        let run = format!("n{count}");
+        let (status, text) = said(&workspace, &train(&run, &["--nproc", count]));
+        assert!(status == Some(1) && text.contains("val 2 1.wav: not readable audio"), "{text}");
+        assert_eq!(workspace.state(&run)["step"], 6);
+        let resume = ["train", "--resume", &format!("runs/{run}"), "--nproc", count, "--set", "data.on_error=skip"];
+        workspace.ok(&resume);
+        assert_eq!(workspace.state(&run)["step"], 12);
+        assert_eq!(workspace.metrics(&run).iter().filter(|line| line["kind"] == "eval").count(), 2);
+    }
+}
+
+#[test]
+fn the_headers_of_the_development_split_are_read_before_the_first_step() {
+    let workspace = Workspace::new(8);
+    fs::write(workspace.path("data/val 2 1.wav"), "no audio").expect("written");
+    workspace.fails(1, &train("a", &[]), &["val 2 1.wav: not readable audio"]);
+    assert!(!workspace.path("runs/a/metrics.jsonl").exists());
+    workspace.ok(&["train", "--resume", "runs/a", "--set", "data.on_error=skip"]);
+}
+
+#[test]
+fn the_newest_good_checkpoint_is_never_pruned() {
+    let workspace = Workspace::new(8);
+    workspace.ok(&train("a", &["--set", "train.keep=9", "--set", "train.checkpoint_every=2"]));
+    for later in ["step-000012", "step-000010"] {
+        fs::write(workspace.path(&format!("runs/a/checkpoints/{later}/model.safetensors")), "damaged")
+            .expect("written");
+    }
+    // Killed as soon as the next checkpoint stands, with a damaged one of a later step beside it.
+    let endless = ["train", "--resume", "runs/a", "--set", "train.keep=1", "--set", "train.steps=9"];
+    workspace.ok(&endless);
+    assert_eq!(workspace.state("a")["step"], 9);
+    assert!(workspace.path("runs/a/checkpoints/step-000009/state.json").exists());
+    let (status, text) = said(&workspace, &["train", "--resume", "runs/a", "--set", "train.steps=13"]);
+    assert!(status == Some(0) && text.contains("passed over") && text.contains("after step 9"), "{text}");
+}
+
+#[test]
+fn a_stale_best_is_told_and_mended() {
+    let workspace = Workspace::new(8);
+    workspace.ok(&train("a", &["--set", "train.keep=9"]));
+    let best = workspace.state("a")["best"]["step"].as_u64().expect("a best step");
+    let stale = if best == 12 { "checkpoints/step-000004" } else { "checkpoints/step-000012" };
+    let link = workspace.path("runs/a/best");
+    let put = |target: &str| {
+        fs::remove_file(&link).expect("removed");
+        std::os::unix::fs::symlink(target, &link).expect("a link");
+    };
+    put(stale);
+    for named in ["runs/a", "runs/a/best"] {
+        let output = workspace.cmd(&["eval", "--checkpoint", named, "--json"]);
+        let (told, result) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+        assert!(told.contains("is not the best checkpoint any more"), "{told}");
+        assert!(result.contains(&format!("step-{best:06}/model.safetensors")), "{result}");
+    }
+    workspace.ok(&["train", "--resume", "runs/a", "--set", "train.steps=14"]);
+    let best = workspace.state("a")["best"]["step"].as_u64().expect("a best step");
+    assert!(fs::read_link(&link).expect("a link").ends_with(format!("step-{best:06}")));
+}
+
+#[test]
+fn one_line_starts_and_goes_on() {
+    let workspace = Workspace::new(8);
+    let line = |more: &[&'static str]| train("queue", &[&["--resume-or-start"], more].concat());
+    workspace.ok(&line(&["--set", "train.steps=5"]));
+    workspace.ok(&line(&[]));
+    assert_eq!(workspace.state("queue")["step"], 12);
+    let before = fs::read(workspace.path("runs/queue/metrics.jsonl")).expect("metrics");
+    workspace.ok(&line(&[]));
+    assert!(
+        before == fs::read(workspace.path("runs/queue/metrics.jsonl")).expect("metrics"),
+        "a finished run stays as it is"
+    );
+    workspace.fails(2, &line(&["--set", "optim.lr=1"]), &["optim.lr is another here", "--name queue is another run"]);
+    // Killed before its configuration, or its first checkpoint, was written.
+    fs::create_dir_all(workspace.path("runs/new/checkpoints")).expect("a folder");
+    workspace.ok(&train("new", &["--resume-or-start"]));
+    fs::remove_dir_all(workspace.path("runs/new/checkpoints")).expect("removed");
+    workspace.ok(&train("new", &["--resume-or-start", "--nproc", "2"]));
+    assert_eq!(workspace.state("new")["step"], 12);
+    workspace.fails(2, &["train", "--config", "tiny.toml", "--resume-or-start"], &["--name"]);
+}
+
+#[test]
+fn the_name_of_a_run_is_one_plain_name() {
+    let workspace = Workspace::new(2);
+    for name in ["latest", "../x", "a/b", "", ".", "..", ".hidden", "a\nb"] {
+        workspace.fails(2, &train(name, &[]), &["--name", "a run's name is one plain name of a folder"]);
+        workspace.fails(2, &train(name, &["--nproc", "2"]), &["--name"]);
+    }
+    assert!(!workspace.path("runs").exists() && !workspace.path("x").exists());
+}
+
+#[test]
+fn only_one_process_works_on_a_run() {
+    let workspace = Workspace::new(8);
+    let endless = ["--set", "train.steps=100000", "--set", "train.eval_every=100000"];
+    let mut first = workspace.start(workspace.command(&train("a", &endless)), "a", 8);
+    let holder = format!("process {} on ", first.id());
+    workspace.fails(2, &["train", "--resume", "runs/a"], &["another process trains this run", &holder]);
+    let both = train("a", &[&endless[..], &["--resume-or-start", "--nproc", "2"]].concat());
+    let (status, text) = said(&workspace, &both);
+    assert!(status == Some(2) && text.contains(&holder), "{status:?} {text}");
+    common::kill("TERM", i64::from(first.id()));
+    first.wait().expect("an end");
+    workspace.ok(&["train", "--resume", "runs/a", "--print-config"]);
+}
+
+#[test]
+fn a_damaged_or_broken_model_is_not_scored() {
+    let workspace = Workspace::new(8);
+    workspace.ok(&train("a", &["--set", "train.keep=9"]));
+    let file = workspace.path("runs/a/checkpoints/step-000012/model.safetensors");
+    let whole = fs::read(&file).expect("a model");
+    let mut flipped = whole.clone();
+    let middle = flipped.len() - flipped.len() / 3;
+    flipped[middle] ^= 1;
+    fs::write(&file, flipped).expect("written");
+    for named in ["runs/a/checkpoints/step-000012", "runs/a/checkpoints/step-000012/model.safetensors", "runs/a/last"] {
+        workspace.fails(
+            2,
+            &["eval", "--checkpoint", named],
+            &["model.safetensors", "its content is not what was saved"],
+        );
+    }
+    let mut broken = whole;
+    let last = broken.len() - 4;
+    broken[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(workspace.path("alone.safetensors"), broken).expect("written");
+    let alone = ["eval", "--checkpoint", "alone.safetensors", "--data", "tiny.toml"];
+    workspace.fails(2, &alone, &["alone.safetensors", "holds NaN or infinite values"]);
+}
+
+#[test]
+fn a_split_is_the_one_that_was_named() {
+    let workspace = Workspace::new(4);
+    let file = workspace.path("data/manifest.jsonl");
+    let text = fs::read_to_string(&file).expect("a manifest");
+    fs::write(&file, text.replace("\"split\":\"test\"", "\"split\":\"dev\"")).expect("written");
+    workspace.ok(&train("a", &[]));
+    for (asked, image) in [("dev", "dev"), ("val", "val")] {
+        let result = workspace.ok(&["eval", "--split", asked, "--json"]);
+        assert!(result.contains(&format!("\"split\": \"{image}\"")), "{result}");
+    }
+}

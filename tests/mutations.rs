@@ -1,9 +1,14 @@
-//! Broken files of every kind: flipped, cut and doubled bytes. Whatever comes of them, it is a result or an error, never a panic or
-//! an allocation without bound.
+//! Broken files of every kind: flipped, cut and doubled bytes. Whatever comes of them, it is a result or an error, within a budget of
+//! memory and of time.
 
 #![allow(clippy::expect_used, reason = "a test may panic")]
 
 mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use cmd::config::{Config, Needs};
 use cmd::data::{Audio, Clip, DataConfig, DataKind, Dataset, Header, Picture};
@@ -11,6 +16,61 @@ use cmd::draw::{Draw, Purpose};
 use common::fixture;
 
 const MUTATIONS: u64 = 300;
+/// Bytes that one damaged file of some kB may take, in all threads.
+const MEMORY: usize = 700 << 20;
+/// Time that it may take: it hangs otherwise.
+const TIME: Duration = Duration::from_secs(30);
+
+/// The system's allocator, which counts.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+/// One test measures at a time.
+static MEASURE: Mutex<()> = Mutex::new(());
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: every call is the system allocator's.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        PEAK.fetch_max(LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        PEAK.fetch_max(LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+/// Runs `work` on what `name` says, within the budgets.
+fn within_budget<T>(name: &str, work: impl FnOnce() -> T) -> T {
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let begun = Instant::now();
+    let result = work();
+    let (time, memory) = (begun.elapsed(), PEAK.load(Ordering::Relaxed).saturating_sub(before));
+    assert!(memory <= MEMORY, "{name} took {} MB", memory >> 20);
+    assert!(time <= TIME, "{name} took {time:?}");
+    result
+}
+
+#[test]
+fn budgets_are_kept_by_measuring() {
+    let _alone = MEASURE.lock();
+    let vast = std::panic::catch_unwind(|| within_budget("a vast block", || Vec::<u8>::with_capacity(MEMORY + 1)));
+    assert!(vast.is_err());
+}
 
 /// `bytes` with some damage that is a function of `number`.
 fn damaged(bytes: &[u8], number: u64) -> Vec<u8> {
@@ -38,6 +98,7 @@ fn damaged(bytes: &[u8], number: u64) -> Vec<u8> {
 
 #[test]
 fn media() {
+    let _alone = MEASURE.lock();
     let folder = tempfile::tempdir().expect("a folder");
     let names = ["420.jpg", "progressive.jpg", "cmyk.jpg", "alpha.png", "grey16.png", "lossy.webp"];
     for name in names {
@@ -45,9 +106,10 @@ fn media() {
         let path = folder.path().join(name);
         for number in 0..MUTATIONS {
             std::fs::write(&path, damaged(&bytes, number)).expect("written");
-            let read = Picture::read(&path, 32);
-            assert!(read.is_ok_and(|picture| picture.planes.len() == 3 * 32 * 32) || Picture::read(&path, 32).is_err());
-            let _ = Picture::check(&path, false);
+            let what = format!("{name}, damage {number}");
+            let (read, checked) = within_budget(&what, || (Picture::read(&path, 32), Picture::check(&path, false)));
+            assert!(read.as_ref().map_or(true, |picture| picture.planes.len() == 3 * 32 * 32), "{what}");
+            assert!(read.is_err() || checked.is_ok(), "{what}: read, but refused by its header: {checked:?}");
         }
     }
     for name in ["tone.flac", "tone.ogg", "tone.mp3", "mulaw.wav", "extensible24.wav"] {
@@ -55,16 +117,20 @@ fn media() {
         let path = folder.path().join(name);
         for number in 0..MUTATIONS {
             std::fs::write(&path, damaged(&bytes, number)).expect("written");
-            if let Ok(audio) = Audio::read(&path, 16_000, 400, Clip::Start(20_000)) {
-                assert!(audio.samples.len() >= 400 && audio.samples.iter().all(|sample| sample.is_finite()));
+            let what = format!("{name}, damage {number}");
+            let (read, _) = within_budget(&what, || {
+                (Audio::read(&path, 16_000, 400, Clip::Start(20_000)), Header::read(&path).is_ok())
+            });
+            if let Ok(audio) = read {
+                assert!(audio.samples.len() >= 400 && audio.samples.iter().all(|sample| sample.is_finite()), "{what}");
             }
-            let _ = Header::read(&path);
         }
     }
 }
 
 #[test]
 fn indices() {
+    let _alone = MEASURE.lock();
     let folder = tempfile::tempdir().expect("a folder");
     let manifest =
         "{\"image\": \"a.jpg\", \"split\": \"train\", \"captions\": [{\"audio\": \"a.wav\", \"text\": \"é\"}]}\n"
@@ -80,7 +146,10 @@ fn indices() {
             root: Some(folder.path().to_owned()),
             ..DataConfig::default()
         };
-        let _ = Dataset::load(&data).map(|dataset| dataset.split("train").map(|split| split.utterances.len()));
+        let loaded = within_budget("an index", || Dataset::load(&data));
+        if let Ok(dataset) = loaded {
+            assert!(dataset.utterances.iter().all(|utterance| utterance.image < dataset.images.len()));
+        }
     };
     for number in 0..MUTATIONS {
         std::fs::write(path("m.jsonl"), damaged(manifest.as_bytes(), number)).expect("written");
@@ -90,6 +159,9 @@ fn indices() {
         std::fs::write(path("c.toml"), damaged(config.as_bytes(), number)).expect("written");
         load(DataKind::Manifest);
         load(DataKind::SpokenCoco);
-        let _ = Config::load(&path("c.toml"), &[], Needs::Data);
+        if let Ok(config) = Config::load(&path("c.toml"), &[], Needs::Data) {
+            let again = Config::from_text(&config.to_commented_toml(), &path("c.toml"), &[], Needs::Data);
+            assert_eq!(again.expect("its printed form"), config);
+        }
     }
 }

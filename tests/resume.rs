@@ -235,3 +235,28 @@ fn a_split_is_the_one_that_was_named() {
         assert!(result.contains(&format!("\"split\": \"{image}\"")), "{result}");
     }
 }
+
+/// `tests/fixtures/checkpoint_v1` was written by version 0.1.0.
+#[test]
+fn a_checkpoint_of_version_0_1_is_evaluated_and_gone_on_from() {
+    let workspace = Workspace::new(8);
+    workspace.edit("[train]", "[train]\nseed = 0");
+    let old = common::fixture("checkpoint_v1");
+    let result = workspace.ok(&["eval", "--checkpoint", old.to_str().expect("a path"), "--data", "tiny.toml"]);
+    assert!(result.contains("data test"), "{result}");
+    workspace.ok(&train("a", &["--set", "train.steps=1"]));
+    let (run, data) = (workspace.path("runs/a/checkpoints/step-000003"), workspace.state("a")["data"].clone());
+    fs::create_dir(&run).expect("a folder");
+    for name in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+        fs::copy(old.join(name), run.join(name)).expect("copied");
+    }
+    // It was trained on other data, which is refused; as if it had been this:
+    let resume = ["train", "--resume", "runs/a", "--set", "train.steps=5"];
+    workspace.fails(2, &resume, &["data.path has changed since this checkpoint"]);
+    let text = fs::read_to_string(run.join("state.json")).expect("a state");
+    let mut state: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    state["data"] = data;
+    fs::write(run.join("state.json"), state.to_string()).expect("written");
+    let (status, text) = said(&workspace, &resume);
+    assert!(status == Some(0) && text.contains("after step 3"), "{text}");
+}

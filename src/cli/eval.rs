@@ -13,7 +13,7 @@ use crate::config::{Config, ConfigError, Needs, Override};
 use crate::data::Dataset;
 use crate::distributed::{Crew, World};
 use crate::encoders::{Encoders, EncodersConfig};
-use crate::eval::{EvalError, EvalSet, SplitResult, retrieval_picture, table};
+use crate::eval::{EvalSet, SplitResult, retrieval_picture, table};
 use crate::model::CmdModel;
 use crate::signals::Signals;
 
@@ -84,7 +84,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         };
         check_encoders(&checkpoint, &model, state.as_ref(), encoders)?;
         let embeddings = EvalSet::new(&split, encoders, &config.features(), crew)?.embed(&model)?;
-        let result = SplitResult::new(&split, &embeddings).map_err(EvalError::from)?;
+        let result = SplitResult::new(&split, &embeddings)?;
         if let Some(file) = picture.as_ref().filter(|_| number == 0) {
             drawn =
                 retrieval_picture(&split, &embeddings, &result).map_err(Error::from).and_then(|svg| file.write(&svg));

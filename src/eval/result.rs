@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::{Embeddings, RecallError, Recalls, Similarities};
+use super::{Embeddings, EvalError, RecallError, Recalls, Similarities};
 use crate::data::Split;
+use crate::model::catch_libtorch;
 
 /// Figures of one split.
 #[derive(Clone, Debug, Serialize)]
@@ -46,8 +47,12 @@ impl SplitResult {
     /// Ranks the embeddings of `split`.
     ///
     /// # Errors
-    /// When scores are NaN or infinite, or nothing could be embedded.
-    pub fn new(split: &Split, embeddings: &Embeddings) -> Result<Self, RecallError> {
+    /// When scores are NaN or infinite, nothing could be embedded, or libtorch fails.
+    pub fn new(split: &Split, embeddings: &Embeddings) -> Result<Self, EvalError> {
+        Ok(catch_libtorch(|| Self::ranked(split, embeddings))??)
+    }
+
+    fn ranked(split: &Split, embeddings: &Embeddings) -> Result<Self, RecallError> {
         let scores = Similarities::Embeddings {
             speech: embeddings.speech.shallow_clone(),
             images: embeddings.images.shallow_clone(),

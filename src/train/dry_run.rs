@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Session, TrainError};
 use crate::checkpoint::free_bytes;
 use crate::data::{BatchPlan, DataError, Header};
-use crate::eval::{EvalError, EvalSet, SplitResult};
+use crate::eval::{EvalSet, SplitResult};
 use crate::features::{FeatureSource, Use};
 
 /// Images of the development split that are evaluated.
@@ -72,7 +72,7 @@ impl Session<'_> {
 
         let few = Arc::new(self.dev_split.head(IMAGES));
         let embeddings = EvalSet::new(&few, self.encoders, &config, self.crew)?.embed(&self.model)?;
-        SplitResult::new(&few, &embeddings).map_err(EvalError::from)?;
+        SplitResult::new(&few, &embeddings)?;
         Ok(DryRun {
             parameters: self.model.parameters().count(),
             training: (self.split.images.len(), self.split.utterances.len()),
@@ -85,6 +85,19 @@ impl Session<'_> {
             free_memory: proc_bytes("/proc/meminfo", "MemAvailable:"),
             peak_memory: proc_bytes("/proc/self/status", "VmHWM:"),
         })
+    }
+
+    /// Warns where what is kept in memory is more than there is.
+    pub(super) fn check_memory(&self) -> Result<(), DataError> {
+        let (needed, free) = (self.cache_bytes()?, proc_bytes("/proc/meminfo", "MemAvailable:"));
+        if let Some(free) = free.filter(|free| *free < needed) {
+            tracing::warn!(
+                "encoders.*.cache will take some {:.1} GB of memory, {:.1} GB are free",
+                needed as f64 / 1e9,
+                free as f64 / 1e9
+            );
+        }
+        Ok(())
     }
 
     /// Memory that `encoders.*.cache` takes, from the mean length of some utterances.

@@ -59,7 +59,7 @@ pub enum TrainError {
     #[error(transparent)]
     Distributed(#[from] DistributedError),
     /// libtorch failed within an update, for instance for want of memory.
-    #[error("step {step}: the update failed: {error}{}", memory_advice(error))]
+    #[error("step {step}: libtorch failed: {error}{}", memory_advice(error))]
     Libtorch {
         /// The update, counted from 1.
         step: u64,

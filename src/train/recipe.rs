@@ -164,6 +164,13 @@ impl Recipe {
         if train.batch_size as usize > count {
             found.push(format!("train.batch_size = {} is more than the {count} training utterances", train.batch_size));
         }
+        if train.batch_size as usize > split.images.len() {
+            found.push(format!(
+                "train.batch_size = {} is more than the {} training images, so a batch holds few negatives",
+                train.batch_size,
+                split.images.len()
+            ));
+        }
         found
     }
 }

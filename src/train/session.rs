@@ -9,7 +9,7 @@ use crate::checkpoint::{BestScore, CheckpointError, Fingerprint, RunDir, State, 
 use crate::data::{Dataset, Split};
 use crate::distributed::Crew;
 use crate::encoders::Encoders;
-use crate::model::CmdModel;
+use crate::model::{CmdModel, catch_libtorch};
 
 /// One training.
 ///
@@ -69,8 +69,12 @@ impl<'a> Session<'a> {
             Fingerprint::new(&image.name, encoders.image().fingerprint()),
         );
         state.configuration = Some(recipe.identity.fixed.clone()).filter(|hash| !hash.is_empty());
-        let model = CmdModel::new(shape, recipe.seed(), encoders.device());
-        let adam = Adam::new(recipe.adam(), model.parameters().flat());
+        let made = catch_libtorch(|| {
+            let model = CmdModel::new(shape, recipe.seed(), encoders.device());
+            let adam = Adam::new(recipe.adam(), model.parameters().flat());
+            (model, adam)
+        });
+        let (model, adam) = made.map_err(|error| TrainError::Libtorch { step: 0, error })?;
         Ok(Self {
             recipe,
             encoders,

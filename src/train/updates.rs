@@ -10,7 +10,7 @@ use super::step::{Gradient, gradient};
 use super::{Session, TrainError, finite};
 use crate::checkpoint::BestScore;
 use crate::data::{Batch, BatchPlan, Next, TrainingBatches};
-use crate::eval::{EvalError, EvalSet, SplitResult};
+use crate::eval::{EvalSet, SplitResult};
 use crate::features::{FeatureSource, Use};
 use crate::model::{Dropout, Encoded, PatchNoise, catch_libtorch};
 use crate::telemetry::{Progress, warn_once};
@@ -74,6 +74,7 @@ impl<'a> Session<'a> {
         if !self.state.evaluated {
             self.evaluate(&mut dev)?;
         }
+        self.check_memory()?;
         let mut source = FeatureSource::new(self.encoders, &self.split, &config, Use::Training, self.crew);
         source.fill()?;
 
@@ -207,7 +208,7 @@ impl<'a> Session<'a> {
         let (count, noise) = (encoded.patches.size()[1] as usize, &self.recipe.noise);
         let (seed, step) = (self.recipe.seed(), self.state.step);
         match PatchNoise::draw(image_ids, count, noise.ratio, noise.donor_position, seed, step) {
-            Ok(drawn) => Some(drawn.to_device(self.encoders.device())),
+            Ok(drawn) => Some(drawn),
             Err(_) => {
                 self.state.without_cmd += 1;
                 warn_once(
@@ -230,7 +231,8 @@ impl<'a> Session<'a> {
         let step = self.state.step + 1;
         let names: Vec<String> =
             utterances.iter().map(|index| self.split.utterances[*index].audio.display().to_string()).collect();
-        let error = finite::blame((step, what), encoded, gradient, &names, self.crew.world)?;
+        let blamed = catch_libtorch(|| finite::blame((step, what), encoded, gradient, &names, self.crew.world));
+        let error = blamed.map_err(|error| TrainError::Libtorch { step, error })??;
         let train = &self.recipe.train;
         if train.on_nan == OnNan::Stop || self.state.nan_batches >= train.max_nan_batches as u64 {
             return Err(error);
@@ -277,7 +279,7 @@ impl<'a> Session<'a> {
             None => dev.insert(EvalSet::new(&self.dev_split, self.encoders, &self.recipe.features, self.crew)?),
         };
         let embeddings = set.embed(&self.model)?;
-        let result = SplitResult::new(set.split(), &embeddings).map_err(EvalError::from)?;
+        let result = SplitResult::new(set.split(), &embeddings)?;
         let (step, mean_r1) = (self.state.step, result.recalls.mean.r1);
         for sink in &mut self.sinks {
             sink.eval(step, &result)?;

@@ -1,0 +1,16 @@
+#![no_main]
+//! JPEG, PNG and WebP files.
+
+mod desk;
+
+use cmd::data::Picture;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let path = desk::put("a.image", bytes);
+    let checked = Picture::check(&path, false);
+    if let Ok(picture) = Picture::read(&path, 16) {
+        assert_eq!(picture.planes.len(), 3 * 16 * 16);
+        assert!(checked.is_ok(), "read, but its header is refused: {checked:?}");
+    }
+});

@@ -1,6 +1,7 @@
 //! Signals. SIGINT, SIGTERM and a hang-up ask long work to stop at the next safe point; a second one, a second or more after the
 //! first, leaves at once (a terminal and a scheduler may both send the first). SIGUSR1 asks for a checkpoint and goes on.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
@@ -32,6 +33,18 @@ pub struct Signals {
     /// The one that asked to stop; 0 before.
     stop: Arc<AtomicI32>,
     save: Arc<AtomicBool>,
+    /// Whether there is nothing to lose.
+    at_once: Arc<AtomicBool>,
+}
+
+/// As long as this lives, a signal to stop ends the program at once: there is nothing to lose, and what it waits for may never come.
+#[derive(Debug)]
+pub struct NothingToLose(Arc<AtomicBool>);
+
+impl Drop for NothingToLose {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
 }
 
 impl Signals {
@@ -45,7 +58,7 @@ impl Signals {
         signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         let stops: &[i32] = if is_ignored(SIGHUP) { &[SIGINT, SIGTERM] } else { &[SIGINT, SIGTERM, SIGHUP] };
         let mut coming = signal_hook::iterator::Signals::new(stops.iter().chain(&[SIGUSR1]))?;
-        let (stop, save) = (signals.stop.clone(), signals.save.clone());
+        let Self { stop, save, at_once } = signals.clone();
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             let mut first: Option<Instant> = None;
             for signal in coming.forever() {
@@ -54,6 +67,10 @@ impl Signals {
                     None => {
                         first = Some(Instant::now());
                         stop.store(signal, Ordering::SeqCst);
+                        if at_once.load(Ordering::SeqCst) {
+                            let _ = writeln!(std::io::stderr(), "error: {}", Interrupted { signal });
+                            signal_hook::low_level::exit(128 + signal);
+                        }
                     }
                     Some(first) if first.elapsed() >= AS_ONE => signal_hook::low_level::exit(128 + signal),
                     Some(_) => {}
@@ -61,6 +78,16 @@ impl Signals {
             }
         })?;
         Ok(signals)
+    }
+
+    /// Until what this returns is dropped, a signal to stop ends the program at once.
+    ///
+    /// # Errors
+    /// When one has come already.
+    pub fn nothing_to_lose(&self) -> Result<NothingToLose, Interrupted> {
+        self.at_once.store(true, Ordering::SeqCst);
+        let guard = NothingToLose(self.at_once.clone());
+        self.check().map(|()| guard)
     }
 
     /// An error once a signal to stop has come.

@@ -171,7 +171,7 @@ impl RunDir {
     pub fn save(&self, model: &CmdModel, moments: &Moments, state: &State, keep: usize) -> Result<(), CheckpointError> {
         let path = self.checkpoint_path(state.step);
         folder::save(&path, model, moments, state).map_err(CheckpointError::write(&path))?;
-        self.saved(state, keep);
+        self.settle(state, keep);
         Ok(())
     }
 
@@ -181,11 +181,13 @@ impl RunDir {
     /// When it cannot be written, or the checkpoint is gone or damaged.
     pub fn amend(&self, state: &State, keep: usize) -> Result<(), CheckpointError> {
         folder::amend(&self.checkpoint_path(state.step), state)?;
-        self.saved(state, keep);
+        self.settle(state, keep);
         Ok(())
     }
 
-    fn saved(&self, state: &State, keep: usize) {
+    /// Points `last` and `best` to the checkpoints of `state`, which are on the disk, and removes what is neither best nor among the
+    /// `keep` newest.
+    pub fn settle(&self, state: &State, keep: usize) {
         let target = |step: u64| Path::new(CHECKPOINTS).join(format!("step-{step:06}"));
         let best = state.best.map(|best| best.step);
         link::point(&self.path.join(LAST), &target(state.step));

@@ -91,6 +91,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     if args.launch.launches() {
         return args.launch.launch(&args.device, &signals);
     }
+    let starting = signals.nothing_to_lose()?;
     let rank = rank?;
     let local = rank.as_ref().map_or(Local::ALONE, |rank| Local { rank: rank.local_rank, size: rank.local_size });
     let device = device(&args.device, local)?;
@@ -118,6 +119,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
             tracing::info!("{} has no checkpoint yet, so it starts", run.path().display());
         }
     }
+    drop(starting);
     if args.dry_run {
         let found = session.dry_run(&args.output)?;
         return if world.is_first() { print(&found.to_string()) } else { Ok(()) };

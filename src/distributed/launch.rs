@@ -85,7 +85,10 @@ pub fn launch(
     while ranks.0.iter().any(Option::is_some) {
         for rank in 0..count {
             let Some(status) = ranks.ended(rank)? else { continue };
-            let is_stop = stop.is_some_and(|stop| status.code() == Some(i32::from(stop.exit_status())));
+            // A rank that does not listen yet dies of the signal itself.
+            let is_stop = stop.is_some_and(|stop| {
+                status.code() == Some(i32::from(stop.exit_status())) || status.signal() == Some(stop.signal)
+            });
             if !status.success() && !is_stop && failure.is_none() {
                 failure = Some((Instant::now(), ended(node * count + rank, status)));
                 ranks.signal(libc::SIGTERM);

@@ -193,6 +193,13 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Mends what a kill after the last save left of links and of checkpoints that were to go.
+    pub(super) fn settle(&self) {
+        if let (Some(run), true) = (&self.run, self.saved.is_some()) {
+            run.settle(&self.state, self.recipe.train.keep as usize);
+        }
+    }
+
     /// Makes all figures those of a run that stands where this one does.
     pub(super) fn rewind_sinks(&mut self) -> Result<(), TrainError> {
         for sink in &mut self.sinks {

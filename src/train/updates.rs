@@ -66,6 +66,7 @@ impl<'a> Session<'a> {
     fn try_train(&mut self) -> Result<(), TrainError> {
         self.prepare()?;
         self.rewind_sinks()?;
+        self.settle();
         if self.is_finished() {
             return Ok(());
         }
@@ -92,6 +93,8 @@ impl<'a> Session<'a> {
             let update = self.update(batch, &news, &source)?;
             window.samples += self.recipe.train.batch_size as usize;
             let (is_last, log) = (self.state.step == steps, self.is_due(self.recipe.log.every));
+            let evaluates = self.is_due(self.recipe.train.eval_every) || is_last;
+            self.state.evaluated = !evaluates;
             if let Some(update) = update {
                 if log || is_last {
                     self.log(&update, &window)?;
@@ -99,8 +102,6 @@ impl<'a> Session<'a> {
                 }
                 progress.advance(1, || format!("loss {:.3}", update.loss));
             }
-            let evaluates = self.is_due(self.recipe.train.eval_every) || is_last;
-            self.state.evaluated = !evaluates;
             if evaluates || news.save || self.is_due(self.recipe.train.checkpoint_every) {
                 self.save()?;
             }

@@ -1,89 +1,110 @@
 #!/usr/bin/env python3
-"""Makes the frozen image encoder: CLIP's ViT as one TorchScript file in the form of docs/encoders.md.
+"""Makes the frozen image encoder: CLIP's or SigLIP's ViT as one TorchScript file in the form of docs/encoders.md.
 
     python scripts/export_clip.py --source clip-vit-large-patch14 --out clip_large.pt        (a Hugging Face folder)
-    python scripts/export_clip.py --source ViT-L-14.pt --dtype bf16 --out clip_large.pt      (OpenAI's)
+    python scripts/export_clip.py --source siglip-so400m-patch14-384 --out siglip.pt         (likewise)
+    python scripts/export_clip.py --source ViT-L-14.pt --dtype bf16 --out clip_large.pt      (OpenAI's archive)
+    python scripts/export_clip.py --source l14_400m.pt --activation quick_gelu --mean 0.48145466,0.4578275,0.40821073 \
+        --std 0.26862954,0.26130258,0.27577711 --out clip_large.pt                           (a bare state dict)
     python scripts/export_clip.py --random --config tiny --out tiny_image.pt
 
-Loads every tensor strictly, compares with transformers' CLIPVisionModelWithProjection (where that is installed) and the file with
-the model, and writes nothing that differs. Sizes of --random: large is ViT-L/14, base is ViT-B/16. Needs
+Loads every tensor strictly, compares with transformers' CLIPVisionModelWithProjection or SiglipVisionModel (where that is installed)
+and the file with the model, and writes nothing that differs. Sizes of --random: large is ViT-L/14, base is ViT-B/16. Needs
 scripts/export_requirements.txt.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 
 try:
     import torch
 
-    from exporting import clip, verify
+    from exporting import clip, siglip, verify
     from exporting.checkpoint import Checkpoint, read
     from exporting.command import DTYPES, check_arguments, parameters, parser, run, say, say_loaded, say_written
     from exporting.errors import ExportError
-    from exporting.reference import ClipReference, transformers
+    from exporting.pictures import Given, parse_colours
+    from exporting.reference import ClipReference, SiglipReference, transformers
     from exporting.script_file import prepare, write
     from exporting.weights import fill, randomise
 except (ImportError, OSError) as missing:
     print(f"error: PyTorch cannot be imported ({missing}): pip install -r scripts/export_requirements.txt", file=sys.stderr)
     sys.exit(2)
 
+NAMED = {**clip.NAMED, **siglip.NAMED}
+TITLES = {**clip.TITLES, **siglip.TITLES}
 
-def load(checkpoint: Checkpoint, name: str, activation: str | None) -> tuple[clip.Clip, clip.ClipConfig]:
+
+def load(checkpoint: Checkpoint, name: str, given: Given) -> tuple[torch.nn.Module, clip.ClipConfig | siglip.SiglipConfig]:
     """The model with the checkpoint's weights."""
-    if checkpoint.form == "huggingface":
-        if activation is not None:
-            raise ExportError("--activation: goes with a .pt file; a Hugging Face folder names its own in config.json")
-        config = clip.from_huggingface(checkpoint)
-        table, ignored, transposed = clip.HUGGINGFACE, clip.HUGGINGFACE_IGNORED, ()
-    elif checkpoint.form == "openai":
-        config = clip.from_openai(checkpoint, activation != "gelu")
-        table, ignored, transposed = clip.OPENAI, clip.OPENAI_IGNORED, clip.OPENAI_TRANSPOSED
-    else:
+    transposed: tuple[str, ...] = ()
+    if checkpoint.form == "fairseq":
         raise ExportError(f"{checkpoint.path}: is a fairseq checkpoint; --source must name a CLIP (for HuBERT: export_hubert.py)")
-    say(describe(config))
-    model = clip.Clip(config, name, checkpoint.source)
+    if checkpoint.form != "huggingface":
+        config = clip.from_state_dict(checkpoint, given)
+        table, ignored, transposed = clip.OPENAI, clip.OPENAI_IGNORED, clip.OPENAI_TRANSPOSED
+    elif str(checkpoint.config.get("model_type")).startswith("siglip"):
+        config = siglip.from_huggingface(checkpoint, given)
+        table, ignored = siglip.HUGGINGFACE, siglip.HUGGINGFACE_IGNORED
+        checkpoint.tensors = {key.removeprefix("vision_model."): tensor for key, tensor in checkpoint.tensors.items()}
+    else:
+        config = clip.from_huggingface(checkpoint, given)
+        table, ignored = clip.HUGGINGFACE, clip.HUGGINGFACE_IGNORED
+    describe(config)
+    model = build(config, name, checkpoint.source)
     fill(model, checkpoint, table, ignored, transposed)
     say_loaded(checkpoint, ignored, model)
     return model, config
 
 
-def describe(config: clip.ClipConfig) -> str:
-    return (
-        f"  images of {config.size}, {config.grid} x {config.grid} patches of {config.patch}; "
-        f"{config.blocks} layers of {config.width}, {config.heads} heads, "
-        f"{'QuickGELU' if config.quick_gelu else 'GELU'}, projected to {config.shared}"
-    )
+def build(config: clip.ClipConfig | siglip.SiglipConfig, name: str, source: str) -> torch.nn.Module:
+    """The model, its weights yet to come."""
+    return (siglip.Siglip if isinstance(config, siglip.SiglipConfig) else clip.Clip)(config, name, source)
+
+
+def describe(config: clip.ClipConfig | siglip.SiglipConfig) -> None:
+    say(f"  {config.sizes}; {config.grid} x {config.grid} patches; {config.activation}")
+    for line in config.pictures.lines():
+        say(f"  {line}")
+
+
+def read_arguments() -> tuple[argparse.Namespace, Given]:
+    result = parser(__doc__, NAMED)
+    unsaid = "where the source does not say it: a bare state dict"
+    result.add_argument("--activation", choices=("quick_gelu", "gelu"), help=f"{unsaid}; OpenAI's is quick_gelu, open_clip's mostly gelu")
+    for option in ("mean", "std"):
+        result.add_argument(f"--{option}", metavar="R,G,B", help=f"of pixels from 0 to 1, {unsaid}, a folder without preprocessor_config.json")
+    arguments = result.parse_args()
+    check_arguments(arguments, NAMED)
+    given = Given(arguments.activation, parse_colours("mean", arguments.mean), parse_colours("std", arguments.std))
+    if arguments.random and given != Given():
+        raise ExportError("--activation, --mean and --std: go with --source; --random has those of the published models")
+    return arguments, given
 
 
 def main() -> None:
-    arguments = parser(__doc__, clip.NAMED)
-    arguments.add_argument(
-        "--activation", choices=("quick_gelu", "gelu"),
-        help="of a .pt file, which does not name it: quick_gelu in OpenAI's weights (default), gelu in most of open_clip's",
-    )
-    arguments = arguments.parse_args()
+    arguments, given = read_arguments()
     started, dtype = time.monotonic(), DTYPES[arguments.dtype]
-    check_arguments(arguments)
     prepare(arguments.out)
 
     folder = None
     if arguments.random:
-        if arguments.activation is not None:
-            raise ExportError("--activation: goes with --source and a .pt file")
-        config = clip.NAMED[arguments.config]
-        say(f"random weights of the sizes of {clip.TITLES[arguments.config]}, seed {arguments.seed}")
-        say(describe(config))
+        config = NAMED[arguments.config]
+        say(f"random weights of the sizes of {TITLES[arguments.config]}, seed {arguments.seed}")
+        describe(config)
         source = f"random weights, seed {arguments.seed}"
-        model = clip.Clip(config, arguments.name or f"clip-{arguments.config}-random", source)
+        family = "" if arguments.config in siglip.NAMED else "clip-"
+        model = build(config, arguments.name or f"{family}{arguments.config}-random", source)
         randomise(model, arguments.seed)
         say(f"  {parameters(model)} parameters")
     else:
         say(f"reading {arguments.source}")
         checkpoint = read(arguments.source)
         folder = arguments.source if checkpoint.form == "huggingface" else None
-        model, config = load(checkpoint, arguments.name or arguments.source.resolve().stem, arguments.activation)
+        model, config = load(checkpoint, arguments.name or arguments.source.resolve().stem, given)
         del checkpoint
     model.eval().requires_grad_(False)
 
@@ -91,17 +112,18 @@ def main() -> None:
     pixels = verify.images(config.size)
     features = verify.image_features(model, pixels)
     package = transformers()
+    kind = SiglipReference if isinstance(config, siglip.SiglipConfig) else ClipReference
     if package is None:
-        say("  with transformers' CLIPVisionModelWithProjection: left out, transformers is not installed")
+        say(f"  with transformers' {kind.name}: left out, transformers is not installed")
     else:
-        make = ClipReference.from_folder if folder else ClipReference.of
+        make = kind.from_folder if folder else kind.of
         reference = make(package, folder or model, config)
         expected = reference.features(pixels)
         for what, first in (("CLS", 0), ("patches", 1)):
             pairs = list(zip(features[first::2], expected[first::2]))
             verify.compare(f"f32 with transformers {package.__version__}, {what}", pairs, verify.TOLERANCES[torch.float32])
         if not arguments.random and folder is None:
-            say("  (transformers' class with these weights; OpenAI's own class is not run)")
+            say("  (transformers' class with these weights; the source's own class is not run)")
         del reference
     single = [feature for row in range(len(pixels)) for feature in verify.image_features(model, pixels[row:row + 1])]
     verify.compare("f32 in a batch with alone", list(zip(features, single)), verify.TOLERANCES[torch.float32])

@@ -11,8 +11,10 @@ the same alone, and the file with the model, and writes nothing that differs. Ne
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
+from dataclasses import replace
 
 try:
     import torch
@@ -29,14 +31,15 @@ except (ImportError, OSError) as missing:
     sys.exit(2)
 
 
-def load(checkpoint: Checkpoint, name: str) -> tuple[hubert.Hubert, hubert.HubertConfig]:
+def load(checkpoint: Checkpoint, name: str, eps: float | None) -> tuple[hubert.Hubert, hubert.HubertConfig]:
     """The model with the checkpoint's weights."""
     if checkpoint.form == "huggingface":
         config = hubert.from_huggingface(checkpoint)
         table, ignored, position = hubert.HUGGINGFACE, hubert.HUGGINGFACE_IGNORED, "encoder.pos_conv_embed.conv"
         checkpoint.tensors = {key.removeprefix("hubert."): tensor for key, tensor in checkpoint.tensors.items()}
         if "do_normalize" not in checkpoint.preprocessor:
-            say("  no preprocessor_config.json that says whether waveforms are normalised: transformers' default")
+            family = "Base's, which takes them as they are" if config.group_norm else "Large's, which normalises them"
+            say(f"  no preprocessor_config.json that says whether waveforms are normalised: the family is {family}")
     elif checkpoint.form == "fairseq":
         config = hubert.from_fairseq(checkpoint)
         table = hubert.FAIRSEQ_GROUP_NORM if config.group_norm else hubert.FAIRSEQ_LAYER_NORM
@@ -46,6 +49,7 @@ def load(checkpoint: Checkpoint, name: str) -> tuple[hubert.Hubert, hubert.Huber
             f"{checkpoint.path}: has no cfg of fairseq's beside its tensors; "
             "--source must name a fairseq HuBERT or a Hugging Face folder"
         )
+    config = with_eps(config, eps)
     say(describe(config))
     fold_weight_norm(checkpoint, position)
     model = hubert.Hubert(config, name, checkpoint.source)
@@ -54,23 +58,45 @@ def load(checkpoint: Checkpoint, name: str) -> tuple[hubert.Hubert, hubert.Huber
     return model, config
 
 
+def with_eps(config: hubert.HubertConfig, eps: float | None) -> hubert.HubertConfig:
+    """With the eps of the command line, where one is given."""
+    if eps is None:
+        return config
+    if not config.normalize:
+        raise ExportError("--eps: this source takes waveforms as they are; leave it out")
+    return replace(config, wave_eps=eps)
+
+
 def describe(config: hubert.HubertConfig) -> str:
     family = "norm over time in the first convolution, masked" if config.group_norm else "layer norm in each convolution"
+    waveforms = f"normalised (eps {config.wave_eps:g})" if config.normalize else "as they are"
     return (
         f"  {config.blocks + 1} hidden states of {config.width}, {config.heads} heads, "
-        f"{'pre' if config.pre_norm else 'post'}-norm; {family}; waveforms {'normalised' if config.normalize else 'as they are'}"
+        f"{'pre' if config.pre_norm else 'post'}-norm; {family}; waveforms {waveforms}"
     )
 
 
+def read_arguments() -> argparse.Namespace:
+    result = parser(__doc__, hubert.NAMED)
+    result.add_argument("--eps", type=float, help=(
+        "added to the variance of a waveform that is normalised (default: the source's, "
+        f"{hubert.FAIRSEQ_WAVE_EPS:g} for fairseq's .pt, {hubert.HUGGINGFACE_WAVE_EPS:g} for a Hugging Face folder and --random)"
+    ))
+    arguments = result.parse_args()
+    check_arguments(arguments, hubert.NAMED)
+    if arguments.eps is not None and not 0 < arguments.eps < 1:
+        raise ExportError(f"--eps {arguments.eps}: must be above 0 and below 1, like {hubert.FAIRSEQ_WAVE_EPS:g}")
+    return arguments
+
+
 def main() -> None:
-    arguments = parser(__doc__, hubert.NAMED).parse_args()
+    arguments = read_arguments()
     started, dtype = time.monotonic(), DTYPES[arguments.dtype]
-    check_arguments(arguments)
     prepare(arguments.out)
 
     folder = None
     if arguments.random:
-        config = hubert.NAMED[arguments.config]
+        config = with_eps(hubert.NAMED[arguments.config], arguments.eps)
         say(f"random weights of HuBERT's sizes, {arguments.config}, seed {arguments.seed}")
         say(describe(config))
         source = f"random weights, seed {arguments.seed}"
@@ -81,7 +107,7 @@ def main() -> None:
         say(f"reading {arguments.source}")
         checkpoint = read(arguments.source)
         folder = arguments.source if checkpoint.form == "huggingface" else None
-        model, config = load(checkpoint, arguments.name or arguments.source.resolve().stem)
+        model, config = load(checkpoint, arguments.name or arguments.source.resolve().stem, arguments.eps)
         del checkpoint
     model.eval().requires_grad_(False)
 

@@ -55,7 +55,7 @@ fn every_kind_holds_the_same_tone() {
             );
         }
         let header = Header::read(&path).expect("a header");
-        assert_eq!((header.rate, header.seconds), (RATE, Some(0.25)), "{name}");
+        assert_eq!((header.rate, header.seconds()), (RATE, Some(0.25)), "{name}");
     }
 }
 

@@ -1,1 +1,1 @@
-"""What the exporters of frozen encoders share: reading checkpoints, the two models, the comparisons, the file."""
+"""What the exporters of frozen encoders share: reading checkpoints, the models, the comparisons, the file."""

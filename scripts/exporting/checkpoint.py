@@ -1,4 +1,4 @@
-"""Published checkpoints as named tensors: Hugging Face folders, fairseq `.pt`, OpenAI CLIP `.pt`.
+"""Published checkpoints as named tensors: Hugging Face folders, fairseq `.pt`, OpenAI's CLIP archives, bare state dicts.
 
 Pickles are read with `weights_only=True`; where that refuses a file because objects of other classes lie beside its tensors
 (fairseq keeps its configuration and dictionaries there), with an unpickler that puts an inert record in place of each of them.
@@ -27,11 +27,14 @@ class Checkpoint:
     """Tensors by the names their source gives them, and the configuration that came with them."""
 
     form: str
-    """"huggingface", "fairseq" or "openai"."""
+    """"huggingface", "fairseq", "openai" (a TorchScript archive, as OpenAI publishes) or "state dict"."""
     path: Path
     tensors: dict[str, Tensor]
     config: dict[str, Any] = field(default_factory=dict)
     preprocessor: dict[str, Any] = field(default_factory=dict)
+    preprocessor_file: str = "preprocessor_config.json"
+    activation: str | None = None
+    """What the code of an archive computes between the linear layers of its image tower."""
 
     @property
     def source(self) -> str:
@@ -48,7 +51,8 @@ def read(path: Path) -> Checkpoint:
     if path.suffix in (".safetensors", ".bin") or path.name.endswith(".index.json"):
         raise ExportError(f"{path}: give the folder that holds it, so that its config.json is read too")
     if _is_torchscript(path):
-        return Checkpoint("openai", path, _read_torchscript(path))
+        tensors, activation = _read_torchscript(path)
+        return Checkpoint("openai", path, tensors, activation=activation)
     content = _unpickle(path)
     if not isinstance(content, dict):
         raise ExportError(f"{path}: holds no dictionary of tensors; --source must name a checkpoint with weights")
@@ -59,24 +63,27 @@ def read(path: Path) -> Checkpoint:
         if isinstance(content.get(key), dict):
             content = content[key]
             break
-    return Checkpoint("openai", path, _tensors(content, path))
+    return Checkpoint("state dict", path, _tensors(content, path))
 
 
 def _read_folder(folder: Path) -> Checkpoint:
     config = _read_json(folder / "config.json", "a Hugging Face folder holds one")
-    return Checkpoint("huggingface", folder, _folder_tensors(folder), config, _preprocessor(folder))
+    preprocessor, file = _preprocessor(folder)
+    return Checkpoint("huggingface", folder, _folder_tensors(folder), config, preprocessor, file)
 
 
-def _preprocessor(folder: Path) -> dict[str, Any]:
-    """Of `preprocessor_config.json`, or of the file in which transformers 5 puts all of a model's processors; {} without either."""
-    if (folder / "preprocessor_config.json").exists():
-        return _read_json(folder / "preprocessor_config.json", "")
-    if (folder / "processor_config.json").exists():
-        content = _read_json(folder / "processor_config.json", "")
+def _preprocessor(folder: Path) -> tuple[dict[str, Any], str]:
+    """Of `preprocessor_config.json`, or of the file in which transformers 5 puts all of a model's processors, and the file's name;
+    {} without either."""
+    alone, together = "preprocessor_config.json", "processor_config.json"
+    if (folder / alone).exists():
+        return _read_json(folder / alone, ""), alone
+    if (folder / together).exists():
+        content = _read_json(folder / together, "")
         for key in ("feature_extractor", "image_processor"):
             if isinstance(content.get(key), dict):
-                return content[key]
-    return {}
+                return content[key], together
+    return {}, alone
 
 
 def _folder_tensors(folder: Path) -> dict[str, Tensor]:
@@ -130,11 +137,33 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") or name == "constants.pkl" for name in archive.namelist())
 
 
-def _read_torchscript(path: Path) -> dict[str, Tensor]:
+def _read_torchscript(path: Path) -> tuple[dict[str, Tensor], str | None]:
     try:
-        return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+        script = torch.jit.load(str(path), map_location="cpu")
+        return dict(script.state_dict()), _activation(script)
     except RuntimeError as error:
         raise ExportError(f"{path}: not a TorchScript file that libtorch reads ({first_line(error)}); download it again") from error
+
+
+def _activation(script: torch.jit.ScriptModule) -> str | None:
+    """What the code of `script.visual` computes between its linear layers; None where it has no such code, or more than one."""
+    try:
+        graph = script.visual.inlined_graph
+    except (AttributeError, RuntimeError):
+        return None
+    found = {"gelu_pytorch_tanh" if "tanh" in _constants(node) else "gelu" for node in graph.findAllNodes("aten::gelu")}
+    for node in graph.findAllNodes("aten::sigmoid"):
+        inner = next(node.inputs()).node()
+        factors = [float(value) for value in _constants(inner) if isinstance(value, (float, Tensor))]
+        quick = inner.kind() == "aten::mul" and any(abs(factor - 1.702) < 2e-3 for factor in factors)
+        found.add("quick_gelu" if quick else "another")
+    return found.pop() if len(found) == 1 and "another" not in found else None
+
+
+def _constants(node: Any) -> list[Any]:
+    """The inputs of a node of a graph that are constants."""
+    values = (value.toIValue() for value in node.inputs())
+    return [value for value in values if value is not None and not (isinstance(value, Tensor) and value.dim())]
 
 
 def _unpickle(path: Path) -> Any:

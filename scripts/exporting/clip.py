@@ -1,6 +1,6 @@
-"""CLIP's ViT (Radford et al., 2021), and the names of its tensors in Hugging Face's and OpenAI's files.
+"""CLIP's ViT (Radford et al., 2021), and the names of its tensors in Hugging Face's and OpenAI's files, which open_clip shares.
 
-Upstream: transformers/models/clip/modeling_clip.py; clip/model.py of openai/CLIP.
+Upstream: transformers/models/clip/modeling_clip.py; clip/model.py of openai/CLIP; open_clip/pretrained.py for what is published.
 B batch, S size, P patch, N patches, D width, E shared width.
 """
 
@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
-from typing import List, Tuple
+from dataclasses import dataclass, replace
+from typing import Any, List, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from .checkpoint import Checkpoint
 from .errors import ExportError
+from .pictures import OPENAI_MEAN, OPENAI_STD, Given, Pictures, from_preprocessor, listing, options, scaled
 from .settings import Settings
 from .transformer import Block
 from .weights import Table
-
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 HUGGINGFACE: Table = {
     "cls": ("vision_model.embeddings.class_embedding",),
@@ -61,6 +59,29 @@ OPENAI_IGNORED = (
 )
 
 
+MODEL_TYPES = ("clip", "clip_vision_model")
+# What transformers' CLIPVisionConfig takes for what config.json leaves out.
+DEFAULTS = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "num_channels": 3,
+    "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+}
+# Heads of the widths whose heads are not of 64: ViT-H, ViT-g, ViT-bigG.
+HEADS = {1280: 16, 1408: 16, 1664: 16}
+OPENAI_PICTURES = f"OpenAI's are --mean {listing(OPENAI_MEAN)} --std {listing(OPENAI_STD)}"
+_SMALL = "OpenAI and MetaCLIP have quick_gelu, LAION-2B and DataComp gelu, all OpenAI's mean and std"
+# Width, patch and size of published models: their name, and what they have.
+PUBLISHED = {
+    (768, 32, 224): ("ViT-B/32", _SMALL),
+    (768, 16, 224): ("ViT-B/16", _SMALL),
+    (1024, 14, 224): (
+        "ViT-L/14", "OpenAI and MetaCLIP have quick_gelu, OpenAI's mean and std; LAION-2B gelu, mean = std = 0.5,0.5,0.5; "
+        "DataComp gelu, OpenAI's mean and std",
+    ),
+    (1024, 14, 336): ("ViT-L/14 at 336", "OpenAI has quick_gelu, OpenAI's mean and std"),
+    (1280, 14, 224): ("ViT-H/14", "LAION-2B has gelu, MetaCLIP quick_gelu, both OpenAI's mean and std"),
+}
+
+
 @dataclass(frozen=True)
 class ClipConfig:
     size: int
@@ -70,14 +91,20 @@ class ClipConfig:
     heads: int
     inner: int
     shared: int
-    quick_gelu: bool = True
+    activation: str = "quick_gelu"
     eps: float = 1e-5
-    mean: tuple[float, ...] = MEAN
-    std: tuple[float, ...] = STD
+    pictures: Pictures = Pictures()
 
     @property
     def grid(self) -> int:
         return self.size // self.patch
+
+    @property
+    def sizes(self) -> str:
+        return (
+            f"{self.blocks} layers of {self.width} with {self.heads} heads, patches of {self.patch}, images of {self.size}, "
+            f"projected to {self.shared}"
+        )
 
     def check(self, where: str) -> ClipConfig:
         """Itself, if its numbers fit together."""
@@ -96,43 +123,62 @@ NAMED = {
 TITLES = {"large": "ViT-L/14", "base": "ViT-B/16", "tiny": "a tiny ViT"}
 
 
-def from_huggingface(checkpoint: Checkpoint) -> ClipConfig:
-    """From `config.json` (CLIPModel's or CLIPVisionModelWithProjection's) and `preprocessor_config.json`, with the defaults of
-    transformers' CLIPVisionConfig."""
+def from_huggingface(checkpoint: Checkpoint, given: Given) -> ClipConfig:
+    """From `config.json` (CLIPModel's or CLIPVisionModelWithProjection's) and `preprocessor_config.json`."""
     where = str(checkpoint.path / "config.json")
     values = checkpoint.config
-    model_type = Settings(where, values, {}).one_of("model_type", "clip", "clip_vision_model")
-    if model_type == "clip":
-        projection = values.get("projection_dim", 512)
-        values = values.get("vision_config") or {}
-        if not isinstance(values, dict):
-            raise ExportError(f"{where}: vision_config is no object; download it again")
-        values = {**values, "projection_dim": projection}
-    settings = Settings(where, values, {
-        "hidden_size": 768, "intermediate_size": 3072, "projection_dim": 512, "num_hidden_layers": 12, "num_attention_heads": 12,
-        "num_channels": 3, "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
-    })
+    if Settings(where, values, {}).one_of("model_type", *MODEL_TYPES) == "clip":
+        values = {**_vision(where, values), "projection_dim": values.get("projection_dim")}
+    settings = Settings(where, values, {**DEFAULTS, "projection_dim": 512})
     settings.one_of("num_channels", 3)
-    preprocessor = Settings(
-        str(checkpoint.path / "preprocessor_config.json"), checkpoint.preprocessor, {"image_mean": MEAN, "image_std": STD},
-    )
+    size = settings.whole("image_size")
     return ClipConfig(
-        size=settings.whole("image_size"),
+        size=size,
         patch=settings.whole("patch_size"),
         width=settings.whole("hidden_size"),
         blocks=settings.whole("num_hidden_layers"),
         heads=settings.whole("num_attention_heads"),
         inner=settings.whole("intermediate_size"),
         shared=settings.whole("projection_dim"),
-        quick_gelu=settings.one_of("hidden_act", "quick_gelu", "gelu") == "quick_gelu",
+        activation=given.settle("activation", settings.one_of("hidden_act", "quick_gelu", "gelu"), where),
         eps=settings.real("layer_norm_eps"),
-        mean=preprocessor.reals("image_mean", 3),
-        std=preprocessor.reals("image_std", 3),
+        pictures=from_preprocessor(checkpoint, size, True, given, f"{OPENAI_PICTURES}, LAION-2B's ViT-L/14 has 0.5,0.5,0.5 for both"),
     ).check(where)
 
 
-def from_openai(checkpoint: Checkpoint, quick_gelu: bool) -> ClipConfig:
-    """From the shapes, as OpenAI's own loader does: heads of 64."""
+def _vision(where: str, values: dict[str, Any]) -> dict[str, Any]:
+    """`vision_config`, and `vision_config_dict`, which older files keep beside it."""
+    whole, older = (values.get(key) or {} for key in ("vision_config", "vision_config_dict"))
+    if not isinstance(whole, dict) or not isinstance(older, dict):
+        raise ExportError(f"{where}: vision_config is no object; download it again")
+    for key in DEFAULTS:
+        if key in whole and key in older and whole[key] != older[key]:
+            raise ExportError(
+                f"{where}: {key} is {whole[key]!r} in vision_config and {older[key]!r} in vision_config_dict; "
+                "remove the one that is not of these weights"
+            )
+    return {**older, **whole}
+
+
+def from_state_dict(checkpoint: Checkpoint, given: Given) -> ClipConfig:
+    """Sizes from the shapes; the rest from an archive's code, and from the command line."""
+    config = _from_shapes(checkpoint)
+    archive, openai = checkpoint.form == "openai", checkpoint.activation == "quick_gelu"
+    where = f"{checkpoint.path}, an archive of OpenAI's" if openai else f"the code of {checkpoint.path}"
+    activation = given.settle("activation", checkpoint.activation, where)
+    mean = given.settle("mean", OPENAI_MEAN if openai else None, where)
+    std = given.settle("std", OPENAI_STD if openai else None, where)
+    missing = [name for name, value in (("activation", activation), ("mean", mean), ("std", std)) if value is None]
+    if missing:
+        name, published = PUBLISHED.get((config.width, config.patch, config.size), ("no model that is known here", _SMALL))
+        raise ExportError(
+            f"{checkpoint.path}: {'an archive' if archive else 'a bare state dict'} that does not say its {', '.join(missing)}; give "
+            f"{options(missing)}; its sizes ({config.sizes}) are those of {name}: {published}; {OPENAI_PICTURES}"
+        )
+    return replace(config, activation=activation, pictures=Pictures(mean, std))
+
+
+def _from_shapes(checkpoint: Checkpoint) -> ClipConfig:
     tensors, where = checkpoint.tensors, str(checkpoint.path)
 
     def shape(name: str, dimensions: int) -> list[int]:
@@ -152,10 +198,9 @@ def from_openai(checkpoint: Checkpoint, quick_gelu: bool) -> ClipConfig:
         patch=patch,
         width=width,
         blocks=len(layers),
-        heads=width // 64,
+        heads=HEADS.get(width, width // 64),
         inner=shape("visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
         shared=shape("visual.proj", 2)[1],
-        quick_gelu=quick_gelu,
     ).check(where)
 
 
@@ -164,21 +209,21 @@ class Clip(nn.Module):
 
     def __init__(self, config: ClipConfig, name: str, source: str) -> None:
         super().__init__()
-        self.mean: List[float] = list(config.mean)
-        self.std: List[float] = list(config.std)
+        self.mean: List[float] = list(config.pictures.mean)
+        self.std: List[float] = list(config.pictures.std)
         self.patch = nn.Conv2d(3, config.width, config.patch, config.patch, bias=False)
         self.cls = nn.Parameter(torch.zeros(config.width))
         self.position = nn.Parameter(torch.zeros(1 + config.grid**2, config.width))
         self.norm_before = nn.LayerNorm(config.width, config.eps)
         self.blocks = nn.ModuleList([
-            Block(config.width, config.heads, config.inner, config.eps, pre_norm=True, quick_gelu=config.quick_gelu)
+            Block(config.width, config.heads, config.inner, config.eps, pre_norm=True, activation=config.activation)
             for _ in range(config.blocks)
         ])
         self.norm = nn.LayerNorm(config.width, config.eps)
         self.projection = nn.Linear(config.width, config.shared, bias=False)
         self._spec: str = json.dumps({
             "format": 1, "modality": "image", "name": name, "source": source, "size": config.size,
-            "grid": [config.grid, config.grid], "width": config.shared,
+            "grid": [config.grid, config.grid], "width": config.shared, "resize": config.pictures.resize,
         })
 
     @torch.jit.export
@@ -186,9 +231,7 @@ class Clip(nn.Module):
         return self._spec
 
     def forward(self, pixels: Tensor) -> Tuple[Tensor, Tensor]:
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=pixels.device)[:, None, None]
-        std = torch.tensor(self.std, dtype=torch.float32, device=pixels.device)[:, None, None]
-        x = ((pixels.float() / 255.0 - mean) / std).to(self.cls.dtype)
+        x = scaled(pixels, self.mean, self.std).to(self.cls.dtype)
         x = self.patch(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.cls.expand(x.size(0), 1, -1), x], 1) + self.position
         x = self.norm_before(x)

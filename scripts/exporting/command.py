@@ -32,9 +32,9 @@ def parser(description: str, configs: dict) -> argparse.ArgumentParser:
     return result
 
 
-def check_arguments(arguments: argparse.Namespace) -> None:
+def check_arguments(arguments: argparse.Namespace, configs: dict) -> None:
     if arguments.random and arguments.config is None:
-        raise ExportError("--random: needs --config large, base or tiny")
+        raise ExportError(f"--random: needs --config, one of {', '.join(configs)}")
     if arguments.source is not None and arguments.config is not None:
         raise ExportError("--config: goes with --random; a checkpoint brings its own sizes")
     if not 0 <= arguments.seed < 1 << 63:

@@ -24,6 +24,9 @@ from .weights import Table
 SAMPLE_RATE = 16_000
 KERNELS = (10, 3, 3, 3, 3, 2, 2)
 STRIDES = (5, 2, 2, 2, 2, 2, 2)
+# Added to the variance of a waveform: by transformers' feature extractor; by torch's layer_norm, with which fairseq normalises.
+HUGGINGFACE_WAVE_EPS = 1e-7
+FAIRSEQ_WAVE_EPS = 1e-5
 
 HUGGINGFACE: Table = {
     "convolutions.{i}.conv": ("feature_extractor.conv_layers.{i}.conv.{leaf}",),
@@ -82,6 +85,8 @@ class HubertConfig:
     eps: float = 1e-5
     normalize: bool = True
     """Waveforms are taken to zero mean and unit variance."""
+    wave_eps: float = HUGGINGFACE_WAVE_EPS
+    """Added to that variance."""
 
     @property
     def hop(self) -> int:
@@ -116,7 +121,8 @@ NAMED = {
 
 
 def from_huggingface(checkpoint: Checkpoint) -> HubertConfig:
-    """From `config.json` and `preprocessor_config.json`, with the defaults of transformers' HubertConfig."""
+    """From `config.json` and `preprocessor_config.json`, with the defaults of transformers' HubertConfig; where no file says whether
+    waveforms are normalised, as fairseq does for the family: they are for Large's, not for Base's."""
     where = str(checkpoint.path / "config.json")
     settings = Settings(where, checkpoint.config, {
         "model_type": "hubert", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
@@ -130,9 +136,10 @@ def from_huggingface(checkpoint: Checkpoint) -> HubertConfig:
     settings.one_of("feat_extract_activation", "gelu")
     settings.one_of("conv_pos_batch_norm", False)
     settings.one_of("adapter_attn_dim", "none")
+    group_norm = settings.one_of("feat_extract_norm", "group", "layer") == "group"
     preprocessor = Settings(
-        str(checkpoint.path / "preprocessor_config.json"), checkpoint.preprocessor,
-        {"do_normalize": True, "sampling_rate": SAMPLE_RATE},
+        str(checkpoint.path / checkpoint.preprocessor_file), checkpoint.preprocessor,
+        {"do_normalize": not group_norm, "sampling_rate": SAMPLE_RATE},
     )
     preprocessor.one_of("sampling_rate", SAMPLE_RATE)
     return HubertConfig(
@@ -144,7 +151,7 @@ def from_huggingface(checkpoint: Checkpoint) -> HubertConfig:
         kernels=settings.wholes("conv_kernel"),
         strides=settings.wholes("conv_stride"),
         conv_bias=settings.flag("conv_bias"),
-        group_norm=settings.one_of("feat_extract_norm", "group", "layer") == "group",
+        group_norm=group_norm,
         pre_norm=settings.flag("do_stable_layer_norm"),
         projection_norm=settings.flag("feat_proj_layer_norm"),
         position_kernel=settings.whole("num_conv_pos_embeddings"),
@@ -185,6 +192,7 @@ def from_fairseq(checkpoint: Checkpoint) -> HubertConfig:
         position_kernel=settings.whole("conv_pos"),
         position_groups=settings.whole("conv_pos_groups"),
         normalize=tasks.flag("normalize"),
+        wave_eps=FAIRSEQ_WAVE_EPS,
     ).check(where)
 
 
@@ -280,16 +288,18 @@ class Hubert(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width, config.eps)
         self.blocks = nn.ModuleList([
-            Block(config.width, config.heads, config.inner, config.eps, config.pre_norm, quick_gelu=False)
+            Block(config.width, config.heads, config.inner, config.eps, config.pre_norm, activation="gelu")
             for _ in range(config.blocks)
         ])
         self.normalize = config.normalize
+        self.wave_eps = config.wave_eps
         self.pre_norm = config.pre_norm
         self.states = config.blocks + 1
         self.min_samples = config.min_samples
         self._spec: str = json.dumps({
             "format": 1, "modality": "speech", "name": name, "source": source, "layers": config.blocks + 1, "width": config.width,
             "sample_rate": SAMPLE_RATE, "min_samples": config.min_samples, "hop": config.hop, "normalize": config.normalize,
+            "eps": config.wave_eps if config.normalize else None,
         })
 
     @torch.jit.export
@@ -297,14 +307,14 @@ class Hubert(nn.Module):
         return self._spec
 
     def samples(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """[B, n] -> f32 [B, n]: zero mean and unit variance over the valid samples (transformers' form: biased variance, eps 1e-7)
-        where the model wants that, zero beyond them."""
+        """[B, n] -> f32 [B, n]: zero mean and unit variance over the valid samples (biased variance, eps added) where the model wants
+        that, zero beyond them."""
         padding = torch.arange(waveform.size(1), device=waveform.device)[None, :] >= lengths[:, None]
         x = waveform.float().masked_fill(padding, 0.0)
         if self.normalize:
             count = lengths[:, None].clamp(min=1)
             x = (x - x.sum(1, keepdim=True) / count).masked_fill(padding, 0.0)
-            x = x / (x.square().sum(1, keepdim=True) / count + 1e-7).sqrt()
+            x = x / (x.square().sum(1, keepdim=True) / count + self.wave_eps).sqrt()
         return x
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tuple[Tensor, Tensor]:

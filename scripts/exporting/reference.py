@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import clip, hubert
+from . import clip, hubert, siglip
 from .checkpoint import first_line
 from .errors import ExportError
+from .pictures import Pictures
 from .weights import source_state
 
 
@@ -23,7 +24,7 @@ def transformers() -> Any | None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         import transformers as package
-        from transformers import CLIPVisionModelWithProjection, HubertModel  # noqa: F401
+        from transformers import CLIPVisionModelWithProjection, HubertModel, SiglipVisionModel  # noqa: F401
     except Exception as error:
         if not isinstance(error, ModuleNotFoundError):
             print(f"  transformers cannot be imported: {first_line(error)}", flush=True)
@@ -36,9 +37,9 @@ def _ready(model: nn.Module) -> nn.Module:
     return model.float().eval().requires_grad_(False)
 
 
-def _load(kind: Any, folder: Path) -> nn.Module:
+def _load(kind: Any, folder: Path, **settings: Any) -> nn.Module:
     try:
-        return _ready(kind.from_pretrained(str(folder), local_files_only=True, attn_implementation="eager"))
+        return _ready(kind.from_pretrained(str(folder), local_files_only=True, attn_implementation="eager", **settings))
     except Exception as error:
         why = f"transformers' {kind.__name__} cannot load it ({first_line(error)})"
         raise ExportError(f"{folder}: {why}; download it again") from error
@@ -54,11 +55,11 @@ class HubertReference:
     """transformers' HubertModel."""
 
     model: nn.Module
-    normalize: bool
+    config: hubert.HubertConfig
 
     @classmethod
     def from_folder(cls, package: Any, folder: Path, config: hubert.HubertConfig) -> HubertReference:
-        return cls(_load(package.HubertModel, folder), config.normalize)
+        return cls(_load(package.HubertModel, folder), config)
 
     @classmethod
     def of(cls, package: Any, model: hubert.Hubert, config: hubert.HubertConfig) -> HubertReference:
@@ -80,28 +81,36 @@ class HubertReference:
             (weight.norm(dim=(0, 1), keepdim=True), weight),
         ):
             state[f"{stem}.{name}"] = tensor
-        return cls(_loaded(reference, state), config.normalize)
+        return cls(_loaded(reference, state), config)
 
     def hidden(self, wave: Tensor) -> Tensor:
         """Samples [n] -> hidden states [L, T, D]. The last state is `last_hidden_state`, after the final LayerNorm: transformers 4
         puts that in `hidden_states` too, transformers 5 what goes into the norm."""
-        if self.normalize:
+        if self.config.normalize:
             exact = wave.double()
-            wave = ((exact - exact.mean()) / (exact.var(unbiased=False) + 1e-7).sqrt()).float()
+            wave = ((exact - exact.mean()) / (exact.var(unbiased=False) + self.config.wave_eps).sqrt()).float()
         output = self.model(wave[None], output_hidden_states=True)
         return torch.cat([*output.hidden_states[:-1], output.last_hidden_state])
+
+
+def _values(image: Tensor, pictures: Pictures) -> Tensor:
+    """Bytes [3, S, S] -> what the source's own preprocessing makes of them."""
+    mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (pictures.mean, pictures.std))
+    return ((image.double() / 255 - mean) / std).float()
 
 
 @dataclass
 class ClipReference:
     """transformers' CLIPVisionModelWithProjection."""
 
+    name = "CLIPVisionModelWithProjection"
     model: nn.Module
     config: clip.ClipConfig
 
     @classmethod
     def from_folder(cls, package: Any, folder: Path, config: clip.ClipConfig) -> ClipReference:
-        return cls(_load(package.CLIPVisionModelWithProjection, folder), config)
+        """The projection's width is that of the whole model, which the class does not read in a folder of CLIPModel's."""
+        return cls(_load(package.CLIPVisionModelWithProjection, folder, projection_dim=config.shared), config)
 
     @classmethod
     def of(cls, package: Any, model: clip.Clip, config: clip.ClipConfig) -> ClipReference:
@@ -109,16 +118,48 @@ class ClipReference:
         reference = package.CLIPVisionModelWithProjection(package.CLIPVisionConfig(
             hidden_size=config.width, intermediate_size=config.inner, projection_dim=config.shared, num_hidden_layers=config.blocks,
             num_attention_heads=config.heads, image_size=config.size, patch_size=config.patch,
-            hidden_act="quick_gelu" if config.quick_gelu else "gelu", layer_norm_eps=config.eps, attn_implementation="eager",
+            hidden_act=config.activation, layer_norm_eps=config.eps, attn_implementation="eager",
         ))
         return cls(_loaded(reference, source_state(model, clip.HUGGINGFACE)), config)
 
     def features(self, pixels: Tensor) -> list[Tensor]:
         """Bytes [B, 3, S, S] -> CLS [1, E] and patches [N, E] of each image, each image alone."""
-        mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (self.config.mean, self.config.std))
         features = []
         for image in pixels:
-            output = self.model(((image.double() / 255 - mean) / std).float()[None])
+            output = self.model(_values(image, self.config.pictures)[None])
             patches = self.model.vision_model.post_layernorm(output.last_hidden_state[0, 1:])
             features += [output.image_embeds, self.model.visual_projection(patches)]
+        return features
+
+
+@dataclass
+class SiglipReference:
+    """transformers' SiglipVisionModel."""
+
+    name = "SiglipVisionModel"
+    model: nn.Module
+    config: siglip.SiglipConfig
+
+    @classmethod
+    def from_folder(cls, package: Any, folder: Path, config: siglip.SiglipConfig) -> SiglipReference:
+        return cls(_load(package.SiglipVisionModel, folder), config)
+
+    @classmethod
+    def of(cls, package: Any, model: siglip.Siglip, config: siglip.SiglipConfig) -> SiglipReference:
+        """With the weights of `model`."""
+        reference = package.SiglipVisionModel(package.SiglipVisionConfig(
+            hidden_size=config.width, intermediate_size=config.inner, num_hidden_layers=config.blocks,
+            num_attention_heads=config.heads, image_size=config.size, patch_size=config.patch, hidden_act=config.activation,
+            layer_norm_eps=config.eps, attn_implementation="eager",
+        ))
+        stem = "vision_model." if "vision_model.head.probe" in reference.state_dict() else ""
+        state = {stem + name: tensor for name, tensor in source_state(model, siglip.HUGGINGFACE).items()}
+        return cls(_loaded(reference, state), config)
+
+    def features(self, pixels: Tensor) -> list[Tensor]:
+        """Bytes [B, 3, S, S] -> the pooled vector [1, D] and patches [N, D] of each image, each image alone."""
+        features = []
+        for image in pixels:
+            output = self.model(_values(image, self.config.pictures)[None])
+            features += [output.pooler_output, output.last_hidden_state[0]]
         return features

@@ -1,4 +1,4 @@
-"""The transformer layer of both encoders. B batch, T tokens, D width, H heads."""
+"""The transformer layer of all encoders. B batch, T tokens, D width, H heads."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def activate(x: Tensor, activation: str) -> Tensor:
+    """quick_gelu, gelu or gelu_pytorch_tanh, as transformers names them."""
+    if activation == "quick_gelu":
+        return x * (1.702 * x).sigmoid()
+    return F.gelu(x, approximate="tanh" if activation == "gelu_pytorch_tanh" else "none")
+
+
 class Block(nn.Module):
     """Self-attention and a feed-forward network, normalised before each of them or after each sum."""
 
-    def __init__(self, width: int, heads: int, inner: int, eps: float, pre_norm: bool, quick_gelu: bool) -> None:
+    def __init__(self, width: int, heads: int, inner: int, eps: float, pre_norm: bool, activation: str) -> None:
         super().__init__()
         self.heads = heads
         self.pre_norm = pre_norm
-        self.quick_gelu = quick_gelu
+        self.activation = activation
         self.norm1 = nn.LayerNorm(width, eps)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -32,9 +39,7 @@ class Block(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
 
     def feed(self, x: Tensor) -> Tensor:
-        x = self.up(x)
-        x = x * (1.702 * x).sigmoid() if self.quick_gelu else F.gelu(x)
-        return self.down(x)
+        return self.down(activate(self.up(x), self.activation))
 
     def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
         """x [B, T, D] -> [B, T, D]."""

@@ -152,7 +152,9 @@ impl Audit {
             Found::Missing => self.missing.push(file),
             Found::Unreadable(why) => self.unreadable.push(BadFile { file, why }),
             Found::Image => {}
-            Found::Audio(Header { rate, seconds, wrong_header }) => {
+            Found::Audio(header) => {
+                let (rate, seconds) = (header.rate, header.seconds());
+                let wrong_header = header.wrong_header;
                 *self.sample_rates.entry(rate).or_default() += 1;
                 if let Some(why) = wrong_header {
                     self.wrong_header.push(BadFile { file: file.clone(), why });
@@ -213,8 +215,8 @@ fn inspect(path: &Path, is_audio: bool, decode: bool) -> Found {
         (false, _) => Picture::check(path, decode).map(|()| Found::Image),
         (true, false) => Header::read(path).map(Found::Audio),
         (true, true) => Recording::read(path).map(|recording| {
-            let seconds = Some(recording.seconds());
-            Found::Audio(Header { rate: recording.rate, seconds, wrong_header: recording.wrong_header })
+            let frames = Some(recording.frames);
+            Found::Audio(Header { rate: recording.rate, frames, wrong_header: recording.wrong_header })
         }),
     };
     found.unwrap_or_else(|error| Found::Unreadable(error.why()))

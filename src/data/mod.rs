@@ -3,6 +3,7 @@
 mod audio;
 mod audit;
 mod batch;
+mod budget;
 mod builder;
 mod dataset;
 mod groups;

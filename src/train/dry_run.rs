@@ -115,7 +115,7 @@ impl Session<'_> {
             let seconds: Vec<f64> = utterances
                 .iter()
                 .step_by(every)
-                .filter_map(|utterance| Header::read(&utterance.audio).ok()?.seconds)
+                .filter_map(|utterance| Header::read(&utterance.audio).ok()?.seconds())
                 .map(|seconds| seconds.min(limit))
                 .collect();
             let mean = seconds.iter().sum::<f64>() / seconds.len().max(1) as f64;

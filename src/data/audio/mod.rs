@@ -1,21 +1,34 @@
 //! Audio files as mono samples at the rate of the speech encoder.
 
 mod compressed;
+mod kind;
+mod mp3;
+mod ogg;
 mod resample;
+mod riff;
 mod wav;
 
-use std::io::{BufReader, Cursor, Read, Seek};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 
 use super::DataError;
+use super::budget::Budget;
 use super::guard::{guarded, open_regular};
 use crate::telemetry::warn_once;
-use compressed::Damage;
+use kind::{Kind, START};
 
 /// Bytes of the largest file that is read.
 const MAX_BYTES: u64 = 1 << 30;
 /// Sample rates that are believed.
 const RATES: std::ops::RangeInclusive<u32> = 1_000..=768_000;
+/// Seconds of the longest file: what is longer is no utterance, and a small file can hold hours of silence.
+const MAX_SECONDS: f64 = 1800.0;
+/// Samples of a channel of the longest file.
+const MAX_FRAMES: u64 = 1 << 28;
+/// Seconds that are decoded beyond what is used, where the rate changes: the filter reaches that far.
+const MARGIN: f64 = 3.0;
 
 /// Part of an utterance that is used.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,6 +44,49 @@ pub enum Clip {
     },
 }
 
+impl Clip {
+    /// The window's first sample in a file of `whole` samples.
+    fn start(self, whole: u64) -> u64 {
+        match self {
+            Self::Window { samples, place } if whole > samples as u64 => {
+                (f64::from(place) * (whole - samples as u64 + 1) as f64) as u64
+            }
+            _ => 0,
+        }
+    }
+
+    fn samples(self) -> usize {
+        match self {
+            Self::Start(samples) | Self::Window { samples, .. } => samples,
+        }
+    }
+}
+
+/// Part of a file that is decoded.
+#[derive(Clone, Copy, Debug)]
+enum Extent {
+    All,
+    /// What a clip needs at this rate.
+    Clip(Clip, u32),
+}
+
+impl Extent {
+    /// Samples of a file with `frames` at `rate`.
+    fn range(self, frames: u64, rate: u32) -> Range<u64> {
+        match self {
+            Self::Clip(clip, of) if of == rate => {
+                let start = clip.start(frames);
+                start..frames.min(start.saturating_add(clip.samples() as u64))
+            }
+            Self::Clip(Clip::Start(samples), of) => {
+                let seconds = samples as f64 / f64::from(of) + MARGIN;
+                0..frames.min((seconds * f64::from(rate)) as u64)
+            }
+            Self::All | Self::Clip(..) => 0..frames,
+        }
+    }
+}
+
 /// Mono samples in [-1, 1].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Audio {
@@ -40,40 +96,42 @@ pub struct Audio {
     pub whole: usize,
 }
 
-/// A whole file, decoded and mixed down, at its own rate.
+/// A file, decoded and mixed down, at its own rate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recording {
     /// Mono samples in [-1, 1].
     pub samples: Vec<f32>,
     /// Samples a second.
     pub rate: u32,
-    /// What its header says wrongly, if anything.
+    /// Samples of the whole file.
+    pub frames: u64,
+    /// What its header says wrongly, or what is not there, if anything.
     pub wrong_header: Option<String>,
 }
 
 impl Audio {
-    /// Reads a file as [`Recording::read`] does, resamples it to `sample_rate`, takes `clip` of it and pads it with zeros to
-    /// `min_samples`.
+    /// Reads as much of a file as `clip` needs, resamples it to `sample_rate`, takes `clip` of it and pads it with zeros to `min_samples`.
     ///
     /// # Errors
     /// See [`Recording::read`].
     pub fn read(path: &Path, sample_rate: u32, min_samples: usize, clip: Clip) -> Result<Self, DataError> {
-        let recording = Recording::read(path)?;
-        if let Some(what) = &recording.wrong_header {
-            warn_once(format!("{}: {what}; read to its real end", path.display()));
+        let Recording { samples, rate, frames, wrong_header } =
+            Recording::extent(path, Extent::Clip(clip, sample_rate))?;
+        if let Some(what) = wrong_header {
+            warn_once(format!("{}: {what}; what is there is read", path.display()));
         }
-        let mut samples = resample::resample(recording.samples, recording.rate, sample_rate)
+        let is_all = samples.len() as u64 == frames;
+        let mut samples = resample::resample(samples, rate, sample_rate)
             .map_err(|why| DataError::Sample { path: path.to_owned(), why })?;
-        let whole = samples.len();
-        match clip {
-            Clip::Start(most) => samples.truncate(most),
-            Clip::Window { samples: window, place } if whole > window => {
-                let start = (f64::from(place) * (whole - window + 1) as f64) as usize;
-                samples.drain(..start);
-                samples.truncate(window);
-            }
-            Clip::Window { .. } => {}
-        }
+        let whole = if is_all {
+            samples.len()
+        } else {
+            (u128::from(frames) * u128::from(sample_rate)).div_ceil(u128::from(rate)) as usize
+        };
+        // Where the rate is the file's own, this is the window alone.
+        let start = if rate == sample_rate { 0 } else { clip.start(whole as u64) as usize };
+        samples.drain(..start.min(samples.len()));
+        samples.truncate(clip.samples());
         if samples.len() < min_samples {
             samples.resize(min_samples, 0.0);
         }
@@ -81,108 +139,157 @@ impl Audio {
     }
 }
 
-/// What the header of a file says.
+/// What a file says of itself, without decoding it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
     /// Samples a second.
     pub rate: u32,
-    /// Length, where the header tells.
-    pub seconds: Option<f64>,
-    /// What it says wrongly, if anything.
+    /// Samples of a channel, where the file tells.
+    pub frames: Option<u64>,
+    /// What it says wrongly, or what is not there, if anything.
     pub wrong_header: Option<String>,
 }
 
-/// Kinds of file, by their first bytes.
-enum Kind {
-    Wav,
-    Compressed(Damage),
-}
-
-impl Kind {
-    fn of(start: &[u8]) -> Result<Self, String> {
-        match start {
-            [] => Err("an empty file".to_owned()),
-            [b'R', b'I', b'F', b'F', ..] | [b'R', b'F', b'6', b'4', ..] => Ok(Self::Wav),
-            [b'f', b'L', b'a', b'C', ..] | [b'O', b'g', b'g', b'S', ..] => Ok(Self::Compressed(Damage::Refuse)),
-            // The first frames of a cut MP3 stream lean on bytes that are gone.
-            [b'I', b'D', b'3', ..] => Ok(Self::Compressed(Damage::PassOver)),
-            [0xff, second, ..] if second & 0xe0 == 0xe0 => Ok(Self::Compressed(Damage::PassOver)),
-            _ => Err("neither WAV nor FLAC, OGG or MP3".to_owned()),
-        }
-    }
-}
-
 impl Recording {
-    /// Reads a WAV (8 to 32 bits, float, A-law, mu-law), FLAC, OGG Vorbis or MP3 file; the kind is seen from its content. Channels
-    /// are averaged.
+    /// Reads a WAV (8 to 32 bits, float, A-law, mu-law, ADPCM), FLAC, OGG Vorbis or MP3 file; the kind is seen from its content.
+    /// Channels are averaged.
     ///
     /// # Errors
-    /// When the file cannot be read or decoded, is empty or larger than 1 GiB, or holds NaN or infinite samples.
+    /// When the file cannot be read or decoded, is empty, is larger than 1 GiB or longer than half an hour, or holds NaN or infinite
+    /// samples.
     pub fn read(path: &Path) -> Result<Self, DataError> {
+        Self::extent(path, Extent::All)
+    }
+
+    fn extent(path: &Path, extent: Extent) -> Result<Self, DataError> {
         let bad = |why: String| DataError::Sample { path: path.to_owned(), why };
-        let mut file = open_regular(path).map_err(bad)?;
-        let size = file.metadata().map_err(|error| bad(error.to_string()))?.len();
-        if size > MAX_BYTES {
-            return Err(bad(format!("{size} bytes; files of more than {MAX_BYTES} are not read")));
+        let mut source = Source::open(path).map_err(bad)?;
+        let header = guarded(|| source.header()).and_then(Header::checked).map_err(|why| bad(unreadable(&why)))?;
+        let frames = header.frames.unwrap_or(MAX_FRAMES);
+        let range = extent.range(frames, header.rate);
+        // Interleaved samples and their mean, beside what the file itself takes.
+        let _taken = Budget::take(12 * (range.end - range.start) + source.bytes());
+        let mut recording = guarded(|| source.decode(extent, range.end)).map_err(|why| bad(unreadable(&why)))?;
+        if !matches!(source, Source::Wav(_)) {
+            // These are decoded from their start.
+            recording.frames = header.frames.unwrap_or(recording.frames);
+            let range = extent.range(recording.frames, recording.rate);
+            recording.samples.truncate(range.end as usize);
+            recording.samples.drain(..(range.start as usize).min(recording.samples.len()));
         }
-        let mut bytes = Vec::with_capacity(size as usize);
-        file.read_to_end(&mut bytes).map_err(|error| bad(error.to_string()))?;
-        let recording = Kind::of(&bytes).and_then(|kind| {
-            guarded(|| match kind {
-                Kind::Wav => wav::decode(bytes),
-                Kind::Compressed(damage) => compressed::decode(Cursor::new(bytes), damage),
-            })
-        });
-        let recording = recording.map_err(|why| bad(unreadable(&why)))?;
         if recording.samples.is_empty() {
             return Err(bad("no samples".to_owned()));
         }
         if !recording.samples.iter().all(|sample| sample.is_finite()) {
             return Err(bad("NaN or infinite samples".to_owned()));
         }
-        check_rate(recording.rate).map_err(bad)?;
+        let decoded = Header { rate: recording.rate, frames: Some(recording.frames), wrong_header: None };
+        decoded.checked().map_err(|why| bad(unreadable(&why)))?;
         Ok(recording)
     }
 
-    /// Length in seconds.
+    /// Length of the whole file in seconds.
     #[must_use]
     pub fn seconds(&self) -> f64 {
-        self.samples.len() as f64 / f64::from(self.rate)
+        self.frames as f64 / f64::from(self.rate)
     }
 }
 
 impl Header {
-    /// Reads the header of a file of the kinds of [`Recording::read`].
+    /// Reads what a file of the kinds of [`Recording::read`] says of itself: whatever reading would refuse and a header can show is an
+    /// error here too.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn read(path: &Path) -> Result<Self, DataError> {
         let bad = |why: String| DataError::Sample { path: path.to_owned(), why };
-        let mut file = open_regular(path).map_err(bad)?;
-        let mut start = Vec::new();
-        file.by_ref().take(4).read_to_end(&mut start).map_err(|error| bad(error.to_string()))?;
-        file.rewind().map_err(|error| bad(error.to_string()))?;
-        let header = Kind::of(&start).and_then(|kind| {
-            guarded(|| match kind {
-                Kind::Wav => wav::header(BufReader::with_capacity(256, file)),
-                Kind::Compressed(_) => compressed::header(file),
-            })
-        });
-        let header = header.map_err(|why| bad(unreadable(&why)))?;
-        if header.seconds == Some(0.0) {
-            return Err(bad("no samples".to_owned()));
+        let mut source = Source::open(path).map_err(bad)?;
+        let header = guarded(|| source.header()).and_then(Self::checked);
+        header.map_err(|why| bad(unreadable(&why)))
+    }
+
+    /// Length in seconds, where the file tells.
+    #[must_use]
+    pub fn seconds(&self) -> Option<f64> {
+        self.frames.map(|frames| frames as f64 / f64::from(self.rate))
+    }
+
+    fn checked(self) -> Result<Self, String> {
+        if !RATES.contains(&self.rate) {
+            return Err(format!("a sample rate of {} Hz", self.rate));
         }
-        check_rate(header.rate).map_err(bad)?;
-        Ok(header)
+        match (self.frames, self.seconds()) {
+            (Some(0), _) => Err("no samples".to_owned()),
+            (Some(frames), Some(seconds)) if seconds > MAX_SECONDS || frames > MAX_FRAMES => Err(format!(
+                "{:.0} minutes, and no utterance is longer than {:.0}; cut it",
+                seconds / 60.0,
+                MAX_SECONDS / 60.0
+            )),
+            _ => Ok(self),
+        }
+    }
+}
+
+/// An open file of a known kind.
+enum Source {
+    Wav(BufReader<File>),
+    /// The file behind its tags, whole.
+    Compressed(Kind, Vec<u8>),
+}
+
+impl Source {
+    fn open(path: &Path) -> Result<Self, String> {
+        let text = |error: std::io::Error| error.to_string();
+        let mut file = open_regular(path)?;
+        let size = file.metadata().map_err(text)?.len();
+        if size > MAX_BYTES {
+            return Err(format!("{size} bytes; files of more than {MAX_BYTES} are not read"));
+        }
+        let mut bytes = Vec::with_capacity(size.min(START as u64) as usize);
+        file.by_ref().take(12).read_to_end(&mut bytes).map_err(text)?;
+        if bytes.starts_with(b"RIFF") || bytes.starts_with(b"RF64") || bytes.starts_with(b"BW64") {
+            file.rewind().map_err(text)?;
+            return Ok(Self::Wav(BufReader::with_capacity(256, file)));
+        }
+        bytes.reserve_exact(size.saturating_sub(bytes.len() as u64) as usize);
+        file.read_to_end(&mut bytes).map_err(text)?;
+        let (kind, place) = Kind::of(&bytes).map_err(|why| unreadable(&why))?;
+        bytes.drain(..place);
+        Ok(Self::Compressed(kind, bytes))
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Wav(_) => 0,
+            Self::Compressed(_, bytes) => 2 * bytes.len() as u64,
+        }
+    }
+
+    fn header(&mut self) -> Result<Header, String> {
+        match self {
+            Self::Wav(file) => wav::header(file),
+            Self::Compressed(Kind::Mp3, bytes) => mp3::header(bytes),
+            Self::Compressed(Kind::Ogg, bytes) => ogg::header(bytes),
+            Self::Compressed(_, bytes) => compressed::flac_header(bytes),
+        }
+    }
+
+    /// What `extent` asks for; of kinds that are decoded from their start, `most` samples of a channel.
+    fn decode(&mut self, extent: Extent, most: u64) -> Result<Recording, String> {
+        match self {
+            Self::Wav(file) => {
+                file.seek(SeekFrom::Start(0)).map_err(|error| error.to_string())?;
+                wav::decode(file, extent)
+            }
+            Self::Compressed(Kind::Mp3, bytes) => mp3::decode(bytes, most),
+            Self::Compressed(Kind::Ogg, bytes) => ogg::decode(bytes, most),
+            Self::Compressed(_, bytes) => compressed::flac(bytes, most),
+        }
     }
 }
 
 fn unreadable(why: &str) -> String {
     format!("not readable audio ({why})")
-}
-
-fn check_rate(rate: u32) -> Result<(), String> {
-    if RATES.contains(&rate) { Ok(()) } else { Err(format!("a sample rate of {rate} Hz")) }
 }
 
 /// The mean over channels of interleaved samples.
@@ -274,9 +381,11 @@ mod tests {
         assert_eq!(whole(&good), (500, false));
         assert_eq!(whole(&good[..good.len() - 600]), (200, true));
         assert_eq!(whole(&good[..good.len() - 601]), (199, true));
-        for length in [0, 200, 999, 100_000, u32::MAX] {
+        for length in [0, 200, 100_000, u32::MAX] {
             assert_eq!(whole(&stated(length)), (500, true), "{length}");
         }
+        // Odd, padded, and the end that the file's own header states: it is right, but for the byte that is no sample.
+        assert_eq!(whole(&stated(999)), (499, true));
         let chunk_after = [&good[..], b"LIST\x04\0\0\0INFO"].concat();
         assert_eq!(whole(&chunk_after), (500, false));
     }

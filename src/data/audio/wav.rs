@@ -1,143 +1,114 @@
-//! WAV files, also those whose header states a wrong length (Flickr8k Audio Captions holds one).
+//! WAV files: the samples that the walk over their chunks found, at any container size.
 
-use std::io::{Cursor, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{Cursor, Read, Seek, SeekFrom};
 
-use hound::{SampleFormat, WavReader};
+use hound::{SampleFormat, WavReader, WavSpec, WavWriter};
 
 use super::compressed::{self, Damage};
-use super::{Header, Recording, mix_down};
-
-/// Where the samples of a file lie.
-struct Samples {
-    /// First byte.
-    start: u64,
-    /// Bytes by the header.
-    stated: u64,
-    /// Bytes in the file: whole frames.
-    real: u64,
-    /// Bytes of one sample of all channels.
-    frame: u64,
-    /// Samples a second.
-    rate: u32,
-}
-
-/// Decodes a WAV file.
-pub(super) fn decode(mut bytes: Vec<u8>) -> Result<Recording, String> {
-    let found = find(&mut Cursor::new(&bytes))?;
-    let length = u32::try_from(found.real).map_err(|_| "too long".to_owned())?;
-    // RF64 differs in lengths only, and the right one is put in here.
-    bytes[..4].copy_from_slice(b"RIFF");
-    let start = found.start as usize;
-    bytes[start - 4..start].copy_from_slice(&length.to_le_bytes());
-
-    let mut recording = match WavReader::new(Cursor::new(&bytes)) {
-        Ok(reader) => {
-            let data = &bytes[start..start + found.real as usize];
-            samples(reader, data).map_err(|error| error.to_string())?
-        }
-        // A-law, mu-law, 64-bit float.
-        Err(hound::Error::Unsupported | hound::Error::FormatError(_)) => {
-            compressed::decode(Cursor::new(bytes), Damage::Refuse)?
-        }
-        Err(error) => return Err(error.to_string()),
-    };
-    recording.wrong_header = found.wrong_header();
-    Ok(recording)
-}
+use super::riff::{Coding, Wav, walk};
+use super::{Extent, Header, Recording, mix_down};
 
 /// Reads the header of a WAV file.
 pub(super) fn header(mut file: impl Read + Seek) -> Result<Header, String> {
-    let found = find(&mut file)?;
-    let seconds = (found.real / found.frame) as f64 / f64::from(found.rate.max(1));
-    Ok(Header { rate: found.rate, seconds: Some(seconds), wrong_header: found.wrong_header() })
+    let wav = walk(&mut file)?;
+    Ok(Header { rate: wav.rate, frames: Some(wav.frames), wrong_header: wav.wrong_header })
 }
 
-impl Samples {
-    fn wrong_header(&self) -> Option<String> {
-        (self.real != self.stated)
-            .then(|| format!("the header states {} bytes of samples, the file holds {}", self.stated, self.real))
-    }
-}
-
-fn samples(mut reader: WavReader<Cursor<&Vec<u8>>>, data: &[u8]) -> hound::Result<Recording> {
-    let spec = reader.spec();
-    let interleaved: Vec<f32> = match (spec.sample_format, spec.bits_per_sample) {
-        // Nearly all files; hound takes five times as long.
-        (SampleFormat::Int, 16) => {
-            data.chunks_exact(2).map(|pair| f32::from(i16::from_le_bytes([pair[0], pair[1]])) / 32_768.0).collect()
-        }
-        (SampleFormat::Float, _) => reader.samples::<f32>().collect::<hound::Result<_>>()?,
-        (SampleFormat::Int, _) => {
-            let scale = 1.0 / (1u64 << (spec.bits_per_sample - 1)) as f32;
-            reader.samples::<i32>().map(|sample| Ok(sample? as f32 * scale)).collect::<hound::Result<_>>()?
-        }
-    };
-    let samples = mix_down(interleaved, usize::from(spec.channels));
-    Ok(Recording { samples, rate: spec.sample_rate, wrong_header: None })
-}
-
-/// Finds the samples. What follows a chunk of the stated length must be other chunks, or else the length is wrong.
-fn find(file: &mut (impl Read + Seek)) -> Result<Samples, String> {
+/// Decodes what `extent` asks for.
+pub(super) fn decode(file: &mut (impl Read + Seek), extent: Extent) -> Result<Recording, String> {
+    let mut wav = walk(file)?;
     let text = |error: std::io::Error| error.to_string();
-    let mut magic = [0; 4];
-    file.read_exact(&mut magic).map_err(text)?;
-    let end = file.seek(SeekFrom::End(0)).map_err(text)?;
-    let (mut place, mut frame, mut rate) = (12, 1, 0);
-    while let Some((name, stated)) = chunk(file, place).map_err(text)? {
-        let start = place + 8;
-        match &name {
-            b"fmt " => {
-                let mut format = [0; 16];
-                file.read_exact(&mut format).map_err(|_| "its header is cut".to_owned())?;
-                rate = u32::from_le_bytes([format[4], format[5], format[6], format[7]]);
-                frame = u64::from(u16::from_le_bytes([format[12], format[13]])).max(1);
-            }
-            b"data" => {
-                let available = end - start;
-                let possible = stated > 0 && stated <= available && stated % frame == 0;
-                let plausible = possible && are_chunks(file, start + stated, end).map_err(text)?;
-                let real = if plausible { stated } else { available };
-                let real = real - real % frame;
-                // RF64 states no length here.
-                let stated = if magic == *b"RF64" { real } else { stated };
-                return Ok(Samples { start, stated, real, frame, rate });
-            }
-            _ => {}
+    let range = extent.range(wav.frames, wav.rate);
+    let (start, count) = match wav.coding {
+        Coding::Adpcm => (0, wav.bytes),
+        _ => (range.start * wav.frame(), (range.end - range.start) * wav.frame()),
+    };
+    let mut bytes = vec![0; count as usize];
+    file.seek(SeekFrom::Start(wav.start + start)).map_err(text)?;
+    file.read_exact(&mut bytes).map_err(text)?;
+    let frames = wav.frames;
+    let wrong_header = wav.wrong_header.take();
+    let samples = match (wav.coding, wav.container) {
+        (Coding::Adpcm, _) => {
+            let mut samples = compressed::decode(Cursor::new(canonical(&wav, &bytes)), Damage::Refuse)?.samples;
+            samples.truncate(range.end as usize);
+            samples.drain(..(range.start as usize).min(samples.len()));
+            samples
         }
-        place = start + stated + stated % 2;
-    }
-    Err("there are no samples in it".to_owned())
+        (Coding::Pcm, 2) => {
+            mix(&wav, bytes.chunks_exact(2).map(|b| f32::from(i16::from_le_bytes([b[0], b[1]])) / 32_768.0))
+        }
+        (Coding::Pcm, _) | (Coding::Float, 4) => mix_down(through_hound(&wav, &bytes)?, usize::from(wav.channels)),
+        (Coding::Float, _) => mix(
+            &wav,
+            bytes.chunks_exact(8).map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32),
+        ),
+        (Coding::ALaw, _) => mix(&wav, bytes.iter().map(|byte| a_law(*byte))),
+        (Coding::MuLaw, _) => mix(&wav, bytes.iter().map(|byte| mu_law(*byte))),
+    };
+    Ok(Recording { samples, rate: wav.rate, frames, wrong_header })
 }
 
-/// Name and length of the chunk at `place`, unless the file ends before.
-fn chunk(file: &mut (impl Read + Seek), place: u64) -> std::io::Result<Option<([u8; 4], u64)>> {
-    let mut header = [0; 8];
-    file.seek(SeekFrom::Start(place))?;
-    match file.read_exact(&mut header) {
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
-        Ok(()) => {
-            let [a, b, c, d, length @ ..] = header;
-            Ok(Some(([a, b, c, d], u64::from(u32::from_le_bytes(length)))))
-        }
-    }
+fn mix(wav: &Wav, samples: impl Iterator<Item = f32>) -> Vec<f32> {
+    mix_down(samples.collect(), usize::from(wav.channels))
 }
 
-/// Whether a row of chunks goes from `place` to `end`; a byte of padding may stand before each, and some at the end.
-fn are_chunks(file: &mut (impl Read + Seek), mut place: u64, end: u64) -> std::io::Result<bool> {
-    while let Some((name, length)) = chunk(file, place)? {
-        let is_chunk = |place: u64, name: [u8; 4], length: u64| {
-            name.iter().all(|byte| matches!(byte, b' '..=b'~')) && place + 8 + length <= end
-        };
-        if is_chunk(place, name, length) {
-            place += 8 + length;
-            continue;
-        }
-        match chunk(file, place + 1)? {
-            Some((after, length)) if name[0] == 0 && is_chunk(place + 1, after, length) => place += 9 + length,
-            None => return Ok(true),
-            _ => return Ok(false),
-        }
+/// Samples of a form that hound has, behind a header that it writes itself.
+fn through_hound(wav: &Wav, bytes: &[u8]) -> Result<Vec<f32>, String> {
+    let is_float = wav.coding == Coding::Float;
+    let sample_format = if is_float { SampleFormat::Float } else { SampleFormat::Int };
+    let bits_per_sample = 8 * wav.container;
+    let spec = WavSpec { channels: wav.channels, sample_rate: wav.rate, bits_per_sample, sample_format };
+    let mut header = Cursor::new(Vec::new());
+    let text = |error: hound::Error| error.to_string();
+    WavWriter::new(&mut header, spec).and_then(WavWriter::finalize).map_err(text)?;
+    let mut header = header.into_inner();
+    let length = u32::try_from(bytes.len()).map_err(|_| "too long".to_owned())?;
+    let place = header.len() - 4;
+    header[place..].copy_from_slice(&length.to_le_bytes());
+    let mut reader = WavReader::new(header.chain(bytes)).map_err(text)?;
+    if is_float {
+        return reader.samples::<f32>().collect::<hound::Result<_>>().map_err(text);
     }
-    Ok(true)
+    let scale = 1.0 / (1u64 << (bits_per_sample - 1)) as f32;
+    reader.samples::<i32>().map(|sample| Ok(sample? as f32 * scale)).collect::<hound::Result<_>>().map_err(text)
+}
+
+/// The smallest file with the same format and `bytes` of samples.
+fn canonical(wav: &Wav, bytes: &[u8]) -> Vec<u8> {
+    let length = |bytes: &[u8]| (bytes.len() as u32).to_le_bytes();
+    let mut body = [b"WAVEfmt ", &length(&wav.format)[..], &wav.format].concat();
+    body.resize(body.len().next_multiple_of(2), 0);
+    body = [&body[..], b"data", &length(bytes), bytes].concat();
+    [b"RIFF", &length(&body)[..], &body].concat()
+}
+
+/// G.711 A-law.
+fn a_law(byte: u8) -> f32 {
+    let byte = byte ^ 0x55;
+    let (exponent, mantissa) = (i32::from(byte >> 4 & 7), i32::from(byte & 15));
+    let level = if exponent == 0 { mantissa << 4 | 8 } else { (mantissa << 4 | 0x108) << (exponent - 1) };
+    (if byte & 0x80 == 0 { -level } else { level }) as f32 / 32_768.0
+}
+
+/// G.711 mu-law.
+fn mu_law(byte: u8) -> f32 {
+    const BIAS: i32 = 0x84;
+    let byte = !byte;
+    let (exponent, mantissa) = (i32::from(byte >> 4 & 7), i32::from(byte & 15));
+    let level = ((mantissa << 3 | BIAS) << exponent) - BIAS;
+    (if byte & 0x80 == 0 { level } else { -level }) as f32 / 32_768.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ends of the scale and its middle, from the tables of G.711.
+    #[test]
+    fn the_laws_of_g_711() {
+        let sixteen = |value: f32| (value * 32_768.0) as i32;
+        assert_eq!([0x00, 0x80, 0x7f, 0xff].map(|byte| sixteen(mu_law(byte))), [-32_124, 32_124, 0, 0]);
+        assert_eq!([0x2a, 0xaa, 0x55, 0xd5].map(|byte| sixteen(a_law(byte))), [-32_256, 32_256, -8, 8]);
+    }
 }

@@ -1,0 +1,117 @@
+//! OGG files, page by page: where streams that were joined begin, what they hold, and whether the end is there.
+
+use std::io::Cursor;
+
+use super::compressed::{self, Damage};
+use super::{Header, Recording};
+
+/// Flags of a page: the first and the last one of a stream.
+const FIRST: u8 = 2;
+const LAST: u8 = 4;
+
+/// A page of a file.
+struct Page<'a> {
+    place: usize,
+    length: usize,
+    flags: u8,
+    /// Samples before the end of the last packet that ends here; they are counted from the start of a stream that this may be cut from.
+    granule: u64,
+    /// Packets that end here.
+    packets: u64,
+    body: &'a [u8],
+}
+
+fn page(bytes: &[u8], place: usize) -> Option<Page<'_>> {
+    let rest = bytes.get(place..)?;
+    if !rest.starts_with(b"OggS\0") {
+        return None;
+    }
+    let segments = usize::from(*rest.get(26)?);
+    let table = rest.get(27..27 + segments)?;
+    let length = 27 + segments + table.iter().map(|length| usize::from(*length)).sum::<usize>();
+    let packets = table.iter().filter(|length| **length < 255).count() as u64;
+    let granule = u64::from_le_bytes(*rest.get(6..)?.first_chunk()?);
+    Some(Page { place, length, flags: rest[5], granule, packets, body: rest.get(27 + segments..length)? })
+}
+
+/// The streams of a file, one behind the other, and whether the last one has its end.
+fn streams(bytes: &[u8]) -> Result<(Vec<&[u8]>, bool), String> {
+    let (mut starts, mut ends, mut place, mut was_first, mut has_end) = (Vec::new(), 0, 0, false, false);
+    while place < bytes.len() {
+        let Some(page) = page(bytes, place) else {
+            // Loose or cut bytes: on to the next page.
+            has_end = false;
+            let next = bytes[place + 1..].windows(4).position(|window| window == b"OggS");
+            let Some(next) = next else { break };
+            place += 1 + next;
+            continue;
+        };
+        let is_first = page.flags & FIRST != 0;
+        if is_first {
+            refuse(page.body)?;
+        }
+        if is_first && !was_first {
+            starts.push(page.place);
+        }
+        was_first = is_first;
+        has_end = page.flags & LAST != 0;
+        place += page.length;
+        ends = place;
+    }
+    let (Some(_), bounds) = (starts.first(), starts.iter().skip(1).copied().chain([ends])) else {
+        return Err("no stream begins in it".to_owned());
+    };
+    Ok((starts.iter().zip(bounds).map(|(start, end)| &bytes[*start..end]).collect(), has_end))
+}
+
+/// Whether a Vorbis stream was cut from a longer one: its first samples are later than its first packets reach. How long it is, only
+/// decoding tells.
+fn starts_late(stream: &[u8]) -> bool {
+    let (mut place, mut largest) = (0, None);
+    while let Some(page) = page(stream, place) {
+        if let (true, Some(sizes)) = (page.body.starts_with(b"\x01vorbis"), page.body.get(28)) {
+            largest = Some(1 << (sizes >> 4));
+        } else if page.granule != 0 && page.granule != u64::MAX {
+            return largest.is_some_and(|largest: u64| page.granule > page.packets * largest);
+        }
+        place += page.length;
+    }
+    false
+}
+
+/// An error for a stream whose coding is not read.
+fn refuse(body: &[u8]) -> Result<(), String> {
+    let name = match body {
+        [b'O', b'p', b'u', b's', b'H', b'e', b'a', b'd', ..] => "Opus",
+        [b'S', b'p', b'e', b'e', b'x', ..] => "Speex",
+        [0x80, b't', b'h', b'e', b'o', b'r', b'a', ..] => "Theora video",
+        _ => return Ok(()),
+    };
+    Err(format!("{name} in an OGG file, which is not read; convert it: ffmpeg -i IN -c:a flac OUT.flac"))
+}
+
+fn odd(has_end: bool) -> Option<String> {
+    (!has_end).then(|| "it is cut off: its last page does not end the stream".to_owned())
+}
+
+/// Reads what the streams say of themselves.
+pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
+    let (streams, has_end) = streams(bytes)?;
+    let whole = compressed::join_headers(streams.into_iter().map(|stream| {
+        let header = compressed::header(Cursor::new(stream.to_vec()))?;
+        Ok(Header { frames: header.frames.filter(|_| !starts_late(stream)), ..header })
+    }))?;
+    Ok(Header { wrong_header: odd(has_end), ..whole })
+}
+
+/// Decodes at least `most` samples of a channel, or all.
+pub(super) fn decode(bytes: &[u8], most: u64) -> Result<Recording, String> {
+    let (streams, has_end) = streams(bytes)?;
+    // Without its end a stream's stated length is that of its last page, and still has to be there.
+    let parts = streams.into_iter().map(|stream| {
+        let damage = if starts_late(stream) { Damage::PassOver } else { Damage::Refuse };
+        move || compressed::decode(Cursor::new(stream.to_vec()), damage)
+    });
+    let recording = compressed::join(parts, most)?;
+    Ok(Recording { wrong_header: odd(has_end), ..recording })
+}

@@ -1,0 +1,155 @@
+//! Sounds as they are met: odd headers, unfinished and cut files, lengths that are estimates. `tests/fixtures/wild` holds a tone of 440 Hz
+//! with amplitude 0.5 at 16 kHz in each form, of one second unless the name says otherwise; what is right was checked with libsndfile.
+
+#![allow(clippy::expect_used, reason = "a test may panic")]
+
+mod common;
+
+use std::path::PathBuf;
+
+use cmd::data::{Audio, Clip, Header, Recording};
+use common::fixture;
+
+const ALL: Clip = Clip::Start(usize::MAX);
+
+fn wild(name: &str) -> PathBuf {
+    fixture("wild").join(name)
+}
+
+fn read(name: &str) -> Result<Vec<f32>, String> {
+    Audio::read(&wild(name), 16_000, 1, ALL).map(|audio| audio.samples).map_err(|error| error.to_string())
+}
+
+/// Root mean square, peak, and frequency by zero crossings.
+fn figures(samples: &[f32]) -> (f64, f64, f64) {
+    let squares: f64 = samples.iter().map(|sample| f64::from(*sample).powi(2)).sum();
+    let peak = samples.iter().fold(0f32, |peak, sample| peak.max(sample.abs()));
+    let crossings = samples.windows(2).filter(|pair| pair[0] < 0.0 && pair[1] >= 0.0).count();
+    let seconds = samples.len() as f64 / 16_000.0;
+    ((squares / samples.len() as f64).sqrt(), f64::from(peak), crossings as f64 / seconds)
+}
+
+#[track_caller]
+fn is_the_tone(name: &str, length: std::ops::RangeInclusive<usize>, tolerance: f64) {
+    has(name, length, (0.3535, 0.5), tolerance);
+}
+
+#[track_caller]
+fn has(name: &str, length: std::ops::RangeInclusive<usize>, (level, top): (f64, f64), tolerance: f64) {
+    let samples = read(name).expect("audio");
+    assert!(length.contains(&samples.len()), "{name}: {} samples", samples.len());
+    let (rms, peak, hertz) = figures(&samples);
+    assert!((rms - level).abs() < tolerance && (peak - top).abs() < 4.0 * tolerance, "{name}: rms {rms}, peak {peak}");
+    assert!((hertz - 440.0).abs() < 3.0 || top > 1.0, "{name}: {hertz} Hz");
+    let header = Header::read(&wild(name)).expect("a header");
+    if let Some(frames) = header.frames {
+        assert_eq!(frames as usize, Recording::read(&wild(name)).expect("audio").samples.len(), "{name}");
+    }
+}
+
+#[test]
+fn wav_headers() {
+    for name in [
+        "00_reference.wav",
+        "01_odd_bext_before_data.wav",
+        "01c_odd_list_before_data_unpadded.wav",
+        "01d_odd_chunk_before_fmt.wav",
+        "02_ext_24_valid_in_32_left.wav",
+        "02c_ext_20_valid_in_24.wav",
+        "03_odd_data_16bit_then_list.wav",
+        "03f_rf64_then_list.wav",
+        "03h_even_data_then_list_control.wav",
+        "04_fmt_20_zero_padded.wav",
+        "04e_float_fmt18_cbsize22.wav",
+        "05d_pcm16_not_finalised_control.wav",
+    ] {
+        is_the_tone(name, 16_000..=16_000, 2e-4);
+    }
+    for name in ["05_mulaw_fmt_16.wav", "05c_mulaw_not_finalised.wav"] {
+        is_the_tone(name, 16_000..=16_000, 5e-3);
+    }
+    is_the_tone("06_msadpcm_5s.wav", 80_000..=80_000, 1e-2);
+    assert!(read("03c_empty_data_then_list.wav").expect_err("no samples").contains("no samples"));
+    for (name, is_odd) in [("05c_mulaw_not_finalised.wav", true), ("03h_even_data_then_list_control.wav", false)] {
+        assert_eq!(Header::read(&wild(name)).expect("a header").wrong_header.is_some(), is_odd, "{name}");
+    }
+}
+
+#[test]
+fn compressed_streams() {
+    is_the_tone("06e_vorbis_control.ogg", 80_000..=80_000, 1e-2);
+    // Where the stream began, and so what its end cuts off its last packet, cannot be known.
+    is_the_tone("07_vorbis_first_granule_1000000.ogg", 80_000..=80_200, 1e-2);
+    // Two seconds of noise, then a quiet tone; LAME gives the tone of the others back a little quieter.
+    has("08_mp3_vbr_with_xing_control_9.5s.mp3", 152_000..=152_000, (0.1856, 1.614), 1e-2);
+    has("08b_mp3_vbr_without_xing_9.5s.mp3", 152_000..=154_500, (0.1856, 1.614), 1e-2);
+    has("08e_mp3_leading_zeros_4s.mp3", 64_000..=66_500, (0.3359, 0.476), 1e-2);
+    has("08h_mp3_cut_in_half_4s.mp3", 30_500..=32_500, (0.3359, 0.475), 1e-2);
+    is_the_tone("09_flac_control_5s.flac", 80_000..=80_000, 2e-4);
+    let joined = read("09g_flac_two_joined_5s_and_5s.flac").expect("audio");
+    assert_eq!(joined.len(), 160_000);
+    let cut = Header::read(&wild("08h_mp3_cut_in_half_4s.mp3")).expect("a header").wrong_header;
+    assert!(cut.is_some_and(|why| why.contains("cut off")));
+    let cut = Header::read(&wild("07d_ogg_cut_in_half.ogg")).expect("a header").wrong_header;
+    assert!(cut.is_some_and(|why| why.contains("cut off")));
+    assert!(read("09d_id3_then_flac_broken_middle.flac").expect_err("broken").contains("samples can be decoded"));
+}
+
+#[test]
+fn a_coding_that_is_not_read_is_named_by_the_header_with_a_command() {
+    let header = Header::read(&wild("06d_opus_in.ogg")).expect_err("not read").to_string();
+    assert!(header.contains("Opus") && header.contains("ffmpeg -i IN"), "{header}");
+    assert_eq!(read("06d_opus_in.ogg").expect_err("not read"), header);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("gsm.wav");
+    let mut wav = std::fs::read(wild("00_reference.wav")).expect("audio");
+    wav[20] = 0x31;
+    std::fs::write(&path, wav).expect("written");
+    let header = Header::read(&path).expect_err("not read").to_string();
+    assert!(header.contains("GSM 6.10") && header.contains("ffmpeg"), "{header}");
+    assert_eq!(Recording::read(&path).expect_err("not read").to_string(), header);
+}
+
+/// What is read of a file is what the whole file has there.
+#[test]
+fn a_clip_is_a_part_of_the_whole() {
+    for name in [
+        "00_reference.wav",
+        "02c_ext_20_valid_in_24.wav",
+        "09_flac_control_5s.flac",
+        "06e_vorbis_control.ogg",
+        "08_mp3_vbr_with_xing_control_9.5s.mp3",
+        "06_msadpcm_5s.wav",
+    ] {
+        let whole = read(name).expect("audio");
+        for (samples, place) in [(1000, 0.0), (5000, 0.37), (16_000, 0.999)] {
+            let window = Audio::read(&wild(name), 16_000, 1, Clip::Window { samples, place }).expect("audio");
+            let start = (f64::from(place) * (whole.len() - samples + 1) as f64) as usize;
+            assert!(window.samples == whole[start..start + samples] && window.whole == whole.len(), "{name} {place}");
+        }
+        let start = Audio::read(&wild(name), 16_000, 1, Clip::Start(9000)).expect("audio");
+        assert!(start.samples == whole[..9000] && start.whole == whole.len(), "{name}: {}", start.whole);
+    }
+    // Another rate: as many samples as the whole file would have, and the same ones but for the reach of the filter.
+    for name in ["00_reference.wav", "08_mp3_vbr_with_xing_control_9.5s.mp3"] {
+        let whole = Audio::read(&wild(name), 11_025, 1, ALL).expect("audio");
+        let start = Audio::read(&wild(name), 11_025, 1, Clip::Start(8000)).expect("audio");
+        assert_eq!(start.whole, whole.samples.len(), "{name}");
+        assert!(start.samples.iter().zip(&whole.samples).all(|(a, b)| (a - b).abs() < 1e-5), "{name}");
+    }
+}
+
+#[test]
+fn hours_of_silence_are_refused_by_the_header() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("long.wav");
+    let spec =
+        hound::WavSpec { channels: 1, sample_rate: 1_000, bits_per_sample: 8, sample_format: hound::SampleFormat::Int };
+    let mut writer = hound::WavWriter::create(&path, spec).expect("a writer");
+    (0..1_801_000).for_each(|_| writer.write_sample(0i8).expect("written"));
+    writer.finalize().expect("finished");
+    for error in [Header::read(&path).map(|_| ()), Recording::read(&path).map(|_| ())] {
+        let error = error.expect_err("too long").to_string();
+        assert!(error.contains("30 minutes, and no utterance is longer than 30; cut it"), "{error}");
+    }
+}

@@ -212,7 +212,7 @@ fn inspect(path: &Path, is_audio: bool, decode: bool) -> Found {
         return Found::Missing;
     }
     let found = match (is_audio, decode) {
-        (false, _) => Picture::check(path, decode).map(|()| Found::Image),
+        (false, _) => Picture::check(path, decode).map(|_| Found::Image),
         (true, false) => Header::read(path).map(Found::Audio),
         (true, true) => Recording::read(path).map(|recording| {
             let frames = Some(recording.frames);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::order::{Order, Position};
-use super::{AudioForm, Clip, DataError, OnError, Picture, Pixels, Prefetch, Skipped, Split, Waveforms};
+use super::{AudioForm, Clip, DataError, OnError, Picture, PictureForm, Pixels, Prefetch, Skipped, Split, Waveforms};
 use crate::draw::{Draw, Purpose};
 
 /// Draws of another sample in place of an unreadable one, before the data set is given up.
@@ -25,8 +25,8 @@ pub struct BatchPlan {
     pub on_error: OnError,
     /// How audio is read; none: its features are there already.
     pub audio: Option<AudioForm>,
-    /// S of the images that are read; none: their features are there already.
-    pub image_size: Option<u32>,
+    /// How images are read; none: their features are there already.
+    pub picture: Option<PictureForm>,
     /// Utterances that are known to be unreadable.
     pub unusable: HashMap<usize, DataError>,
 }
@@ -122,7 +122,7 @@ impl BatchPlan {
         let utterance = &self.split.utterances[index];
         let audio =
             self.audio.map(|form| form.read(&utterance.audio, Clip::Window { samples: form.max_samples, place }));
-        let picture = self.image_size.map(|size| Picture::read(&self.split.images[utterance.image].path, size));
+        let picture = self.picture.map(|form| form.read(&self.split.images[utterance.image].path));
         Ok(Sample {
             utterance: index,
             audio: audio.transpose()?.map(|audio| audio.samples),

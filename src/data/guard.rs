@@ -17,7 +17,7 @@ pub(super) fn open_regular(path: &Path) -> Result<File, String> {
 pub(super) fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|unwound| {
         let text = unwound.downcast_ref::<String>().map(String::as_str).or_else(|| unwound.downcast_ref().copied());
-        let text = text.unwrap_or("the decoder failed").trim_start_matches("libjpeg fatal error: ");
+        let text = text.unwrap_or("the decoder failed");
         Err(text.lines().next().unwrap_or(text).to_owned())
     })
 }

@@ -24,7 +24,7 @@ pub use dataset::{Dataset, Image, Skipped, Split, Utterance};
 pub use groups::GroupReader;
 pub use kinds::write_manifest;
 pub use order::{Order, Position};
-pub use picture::Picture;
+pub use picture::{Picture, PictureForm};
 pub use prefetch::{Next, Prefetch, has_stuck_reader};
 pub use section::{AudioConfig, DataConfig, DataKind, OnError};
 pub use tensors::{AudioForm, Pixels, Waveforms};

@@ -45,6 +45,10 @@ section! {
         Here, Range::Path("\"dataset_coco.json\"") => karpathy: Option<PathBuf> = None;
         /// A file that cannot be read: "skip" (count and name it, go on) or "fail". By default training skips, evaluation fails.
         Inexact, Range::Unset("\"skip\"") => on_error: Option<OnError> = None;
+        /// Share of the distinct training utterances that may be unreadable before the run stops; a single one never does.
+        Free, Range::Share => max_unreadable: f64 = 0.01;
+        /// Larger images, in millions of pixels, are refused.
+        Inexact, between(1, 1000) => max_megapixels: i64 = 50;
         /// Threads that read and decode; 0: one a core.
         Here, between(0, 1024) => workers: i64 = 0;
         /// Batches that are read ahead.

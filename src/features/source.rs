@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::memory::SpeechMemory;
 use super::{FeatureConfig, FeatureError};
 use crate::data::{
-    Audio, AudioForm, Batch, Clip, DataError, GroupReader, Header, OnError, Picture, Pixels, Split, Waveforms,
+    Audio, AudioForm, Batch, Clip, DataError, GroupReader, Header, OnError, Picture, PictureForm, Pixels, Split, Waveforms,
 };
 use crate::distributed::{Crew, World};
 use crate::encoders::{Encoders, ImageStates, SpeechStates};
@@ -94,10 +94,14 @@ impl<'a> FeatureSource<'a> {
         self.speech.is_none().then_some(self.form)
     }
 
-    /// S, unless the images' features are kept.
+    /// How images have to be read: not at all if their features are kept.
     #[must_use]
-    pub fn image_size(&self) -> Option<u32> {
-        self.images.is_none().then_some(self.encoders.image().spec().size as u32)
+    pub fn picture_form(&self) -> Option<PictureForm> {
+        self.images.is_none().then(|| self.pictures())
+    }
+
+    fn pictures(&self) -> PictureForm {
+        PictureForm::new(self.encoders.image().spec().size as u32, self.config.data.max_megapixels)
     }
 
     /// What an unreadable file means.
@@ -150,8 +154,8 @@ impl<'a> FeatureSource<'a> {
         &self,
         mut visit: impl FnMut(&[usize], &ImageStates) -> Result<(), E>,
     ) -> Result<Vec<(usize, DataError)>, E> {
-        let (split, size) = (self.split.clone(), self.encoders.image().spec().size as u32);
-        let read = move |image: usize| Picture::read(&split.images[image].path, size);
+        let (split, form) = (self.split.clone(), self.pictures());
+        let read = move |image: usize| form.read(&split.images[image].path);
         let groups = self.share(self.split.images_in_groups(self.config.encoders.image.batch_size as usize));
         let what = format!("encoding {} images", self.split.name);
         self.reader(|reader, agree| {
@@ -212,9 +216,9 @@ impl<'a> FeatureSource<'a> {
     /// # Errors
     /// When a file cannot be read and that counts as a failure, or when a signal comes.
     pub fn check_headers(&self) -> Result<(), FeatureError> {
-        let (split, images) = (self.split.clone(), self.split.images.len());
+        let (split, images, form) = (self.split.clone(), self.split.images.len(), self.pictures());
         let read = move |index: usize| match index.checked_sub(images) {
-            None => Picture::check(&split.images[index].path, false),
+            None => form.check(&split.images[index].path, false).map(|_| ()),
             Some(utterance) => Header::read(&split.utterances[utterance].audio).map(|_| ()),
         };
         let all: Vec<usize> = (0..images + self.split.utterances.len()).collect();

@@ -59,7 +59,7 @@ impl Session<'_> {
             rows: self.rows(),
             on_error: source.on_error(),
             audio: source.audio_form(),
-            image_size: source.image_size(),
+            picture: source.picture_form(),
             unusable: source.unusable().clone(),
         };
         let step = self.state.step;

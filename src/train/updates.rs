@@ -139,7 +139,7 @@ impl<'a> Session<'a> {
             rows: self.rows(),
             on_error: source.on_error(),
             audio: source.audio_form(),
-            image_size: source.image_size(),
+            picture: source.picture_form(),
             unusable: source.unusable().clone(),
         };
         plan.read(steps, data.workers as usize, data.prefetch as usize)

@@ -1,11 +1,13 @@
 //! JPEG through libjpeg (mozjpeg's decoder, to the bit that of libjpeg-turbo): CLIP saw its pictures through it, and how colours are
 //! interpolated between pixels is visible after resizing.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, Read};
+use std::os::raw::c_int;
 
 use image::RgbImage;
 use mozjpeg::{ColorSpace, Decompress};
+use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr, jpeg_std_error};
 
 use crate::data::guard::guarded;
 
@@ -17,19 +19,62 @@ pub(super) fn dimensions(file: impl BufRead) -> Result<(u32, u32), String> {
     guarded(|| Ok(size(&Decompress::new_reader(file).map_err(|error| error.to_string())?)))
 }
 
-/// Decodes a file of at most `max_pixels` to RGB.
-pub(super) fn decode(file: impl BufRead, max_pixels: u64) -> Result<RgbImage, String> {
+/// Decodes a file to RGB; with what libjpeg had to repair, if anything.
+pub(super) fn decode(file: impl BufRead) -> Result<(RgbImage, Option<String>), String> {
     let cut = Cell::new(false);
+    WARNING.take();
     let decoded = guarded(|| {
-        let header = Decompress::new_reader(Watched { file, cut: &cut }).map_err(|error| error.to_string())?;
+        let builder = Decompress::with_err(telling_errors());
+        let header = builder.from_reader(Watched { file, cut: &cut }).map_err(|error| error.to_string())?;
         let (width, height) = size(&header);
-        if u64::from(width) * u64::from(height) > max_pixels {
-            return Err(format!("{width} x {height} pixels, more than {max_pixels}"));
-        }
         let pixels = pixels(header).map_err(|error| error.to_string())?;
         RgbImage::from_raw(width, height, pixels).ok_or_else(|| "rows are missing".to_owned())
     })?;
-    if cut.get() { Err("it is cut off".to_owned()) } else { Ok(decoded) }
+    if cut.get() { Err("it is cut off".to_owned()) } else { Ok((decoded, WARNING.take())) }
+}
+
+thread_local! {
+    /// The first warning of the file that this thread decodes.
+    static WARNING: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// libjpeg's errors as unwinding, and its warnings kept: damaged data that it goes on from.
+fn telling_errors() -> jpeg_error_mgr {
+    // SAFETY: a struct of numbers and pointers, which jpeg_std_error fills in.
+    let mut errors = unsafe { std::mem::zeroed() };
+    // SAFETY: as its declaration asks.
+    unsafe { jpeg_std_error(&mut errors) };
+    errors.error_exit = Some(leave);
+    errors.emit_message = Some(note);
+    errors
+}
+
+extern "C-unwind" fn leave(cinfo: &mut jpeg_common_struct) {
+    std::panic::resume_unwind(Box::new(message(cinfo)));
+}
+
+extern "C-unwind" fn note(cinfo: &mut jpeg_common_struct, level: c_int) {
+    // Warnings are -1, what else it traces is above.
+    if level < 0 {
+        WARNING.with_borrow_mut(|warning| {
+            warning.get_or_insert_with(|| message(cinfo));
+        });
+    }
+}
+
+/// libjpeg's own words.
+fn message(cinfo: &mut jpeg_common_struct) -> String {
+    let mut text = [0u8; 80];
+    // SAFETY: libjpeg hands over its own structure with the error manager in it, whose function fills the 80 bytes.
+    unsafe {
+        if let Some(format) = (*cinfo.err).format_message {
+            // Declared for a buffer that is only read.
+            let format: unsafe extern "C-unwind" fn(*mut jpeg_common_struct, *mut u8) = std::mem::transmute(format);
+            format(cinfo, text.as_mut_ptr());
+        }
+    }
+    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    String::from_utf8_lossy(&text[..end]).into_owned()
 }
 
 /// RGB, row by row.

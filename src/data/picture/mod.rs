@@ -11,11 +11,87 @@ use std::path::Path;
 use image::{DynamicImage, ImageReader, Limits, Rgb, RgbImage, Rgba, RgbaImage, imageops};
 
 use super::DataError;
+use super::budget::Budget;
 use super::guard::{guarded, open_regular};
 use bicubic::Crop;
 
-/// Pixels of the largest image that is decoded: 512 MiB as RGB.
-const MAX_PIXELS: u64 = (512 << 20) / 3;
+/// Pixels of the largest image that is read, by default: 50 million.
+const MAX_PIXELS: u64 = 50_000_000;
+
+/// How pictures are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PictureForm {
+    /// S of the picture that comes out.
+    pub size: u32,
+    /// Larger images are refused.
+    pub max_pixels: u64,
+}
+
+impl PictureForm {
+    /// Pictures of `size` x `size`, from images of at most `max_megapixels` million pixels.
+    #[must_use]
+    pub fn new(size: u32, max_megapixels: i64) -> Self {
+        Self { size, max_pixels: max_megapixels.max(1) as u64 * 1_000_000 }
+    }
+
+    /// Reads a JPEG, PNG or WebP file, resized and cropped.
+    ///
+    /// # Errors
+    /// When the file cannot be read or decoded, or is larger than that.
+    pub fn read(&self, path: &Path) -> Result<Picture, DataError> {
+        let bad = |why: String| DataError::Sample { path: path.to_owned(), why };
+        let (rgb, _) = self.decode(path).map_err(bad)?;
+        let square = resize_and_crop(&rgb, self.size).map_err(bad)?;
+        drop(rgb);
+        let area = (self.size * self.size) as usize;
+        let mut planes = vec![0; 3 * area];
+        for (channel, plane) in planes.chunks_exact_mut(area).enumerate() {
+            for (byte, pixel) in plane.iter_mut().zip(square.pixels()) {
+                *byte = pixel[channel];
+            }
+        }
+        Ok(Picture { size: self.size, planes })
+    }
+
+    /// Whether a file can be read, by its header or, with `decoded`, by its pixels; then also what its decoder had to repair, if anything.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check(&self, path: &Path, decoded: bool) -> Result<Option<String>, DataError> {
+        let checked = if decoded {
+            self.decode(path).map(|(_, repaired)| repaired)
+        } else {
+            open(path).and_then(|file| self.check_header(file)).map(|_| None)
+        };
+        checked.map_err(|why| DataError::Sample { path: path.to_owned(), why })
+    }
+
+    /// RGB, with what its decoder had to repair. What the header refuses is refused before anything is decoded.
+    fn decode(&self, path: &Path) -> Result<(RgbImage, Option<String>), String> {
+        let pixels = self.check_header(open(path)?)?;
+        // As it is decoded, as RGB with alpha, and once more while it is converted.
+        let _taken = Budget::take(16 * pixels);
+        decode(open(path)?)
+    }
+
+    /// Pixels by the header.
+    fn check_header(&self, mut file: BufReader<File>) -> Result<u64, String> {
+        let (width, height) = if is_jpeg(&mut file)? {
+            jpeg::dimensions(file).map_err(|why| unreadable(&why))?
+        } else {
+            reader(file)?.into_dimensions().map_err(|error| unreadable(&error))?
+        };
+        let pixels = u64::from(width) * u64::from(height);
+        match pixels {
+            0 => Err("no pixels".to_owned()),
+            _ if pixels > self.max_pixels => Err(format!(
+                "{width} x {height} pixels, more than data.max_megapixels = {}",
+                self.max_pixels / 1_000_000
+            )),
+            _ => Ok(pixels),
+        }
+    }
+}
 
 /// An RGB image, S x S.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,30 +103,20 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Reads a JPEG, PNG or WebP file, resized and cropped to `size` x `size`.
+    /// As [`PictureForm::read`], with the default limit.
     ///
     /// # Errors
-    /// When the file cannot be read or decoded, or is of an absurd size.
+    /// See there.
     pub fn read(path: &Path, size: u32) -> Result<Self, DataError> {
-        let bad = |why: String| DataError::Sample { path: path.to_owned(), why };
-        let rgb = open(path).and_then(decode).map_err(bad)?;
-        let square = resize_and_crop(&rgb, size).map_err(bad)?;
-        let mut planes = vec![0; 3 * (size * size) as usize];
-        for (channel, plane) in planes.chunks_exact_mut((size * size) as usize).enumerate() {
-            for (byte, pixel) in plane.iter_mut().zip(square.pixels()) {
-                *byte = pixel[channel];
-            }
-        }
-        Ok(Self { size, planes })
+        PictureForm { size, max_pixels: MAX_PIXELS }.read(path)
     }
 
-    /// Whether a file can be read, by its header or, with `decoded`, by its pixels.
+    /// As [`PictureForm::check`], with the default limit.
     ///
     /// # Errors
-    /// When it cannot.
-    pub fn check(path: &Path, decoded: bool) -> Result<(), DataError> {
-        let checked = open(path).and_then(|file| if decoded { decode(file).map(|_| ()) } else { check_header(file) });
-        checked.map_err(|why| DataError::Sample { path: path.to_owned(), why })
+    /// See there.
+    pub fn check(path: &Path, decoded: bool) -> Result<Option<String>, DataError> {
+        PictureForm { size: 1, max_pixels: MAX_PIXELS }.check(path, decoded)
     }
 
     /// The picture as a PNG file.
@@ -78,41 +144,35 @@ fn is_jpeg(file: &mut impl BufRead) -> Result<bool, String> {
     if start.is_empty() { Err("an empty file".to_owned()) } else { Ok(start.starts_with(&jpeg::MAGIC)) }
 }
 
-fn decode(mut file: BufReader<File>) -> Result<RgbImage, String> {
+fn decode(mut file: BufReader<File>) -> Result<(RgbImage, Option<String>), String> {
     if is_jpeg(&mut file)? {
-        return jpeg::decode(file, MAX_PIXELS).map_err(|why| unreadable(&why));
+        return jpeg::decode(file).map_err(|why| unreadable(&why));
     }
     let reader = reader(file)?;
     let decoded = guarded(|| reader.decode().map_err(|error| error.to_string())).map_err(|why| unreadable(&why))?;
     let color = decoded.color();
-    Ok(if color.bytes_per_pixel() > color.channel_count() {
-        over_white(&upper_bytes(&decoded))
+    let rgb = if color.bytes_per_pixel() > color.channel_count() {
+        over_white(&upper_bytes(decoded))
     } else if color.has_alpha() {
         over_white(&decoded.into_rgba8())
     } else {
         decoded.into_rgb8()
-    })
-}
-
-/// 16 bits to 8 as Pillow does it.
-fn upper_bytes(wide: &DynamicImage) -> RgbaImage {
-    let wide = wide.to_rgba16();
-    RgbaImage::from_fn(wide.width(), wide.height(), |x, y| Rgba(wide.get_pixel(x, y).0.map(|value| (value >> 8) as u8)))
-}
-
-fn check_header(mut file: BufReader<File>) -> Result<(), String> {
-    let size = if is_jpeg(&mut file)? {
-        jpeg::dimensions(file).map_err(|why| unreadable(&why))?
-    } else {
-        reader(file)?.into_dimensions().map_err(|error| unreadable(&error))?
     };
-    if size.0 == 0 || size.1 == 0 { Err("no pixels".to_owned()) } else { Ok(()) }
+    Ok((rgb, None))
+}
+
+/// 16 bits to 8 by the upper byte, as Pillow opens colour pictures of 16 bits. Grey ones it clips at 255 instead, which leaves white; so CLIP's
+/// loader would see nothing of them.
+fn upper_bytes(wide: DynamicImage) -> RgbaImage {
+    let wide = wide.into_rgba16();
+    RgbaImage::from_fn(wide.width(), wide.height(), |x, y| Rgba(wide.get_pixel(x, y).0.map(|value| (value >> 8) as u8)))
 }
 
 fn reader(file: BufReader<File>) -> Result<ImageReader<BufReader<File>>, String> {
     let mut reader = ImageReader::new(file).with_guessed_format().map_err(|error| error.to_string())?;
     let mut limits = Limits::default();
-    limits.max_alloc = Some(3 * MAX_PIXELS);
+    // Pixels are bounded by the header; this is for what a decoder takes beside them.
+    limits.max_alloc = Some(1 << 30);
     reader.limits(limits);
     Ok(reader)
 }
@@ -121,6 +181,8 @@ fn unreadable(why: &impl std::fmt::Display) -> String {
     format!("not a readable image ({why})")
 }
 
+/// Alpha over white. CLIP's loader drops alpha instead, and shows what stands under transparent pixels, often black or rubbish that no
+/// viewer ever shows; this is what people see.
 fn over_white(rgba: &RgbaImage) -> RgbImage {
     let mut rgb = RgbImage::new(rgba.width(), rgba.height());
     for (to, from) in rgb.pixels_mut().zip(rgba.pixels()) {

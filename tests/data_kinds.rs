@@ -178,10 +178,13 @@ fn everything_that_is_wrong_is_named() {
     }
     let said = workspace.cmd(&["data", "check", "flickr8k.toml", "--decode"]);
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.contains("2 missing, 3 unreadable, 1 duplicated, 1 caption without image"), "{said}");
+    assert!(said.contains("stops a run: 2 missing, 3 unreadable"), "{said}");
+    assert!(said.contains("worth knowing: ") && said.contains("1 duplicated, 1 caption without image"), "{said}");
 
     // Training goes on without what is broken, evaluation does not.
-    workspace.ok(&["train", "--config", "flickr8k.toml", "--name", "a"]);
+    let train = ["train", "--config", "flickr8k.toml", "--name", "a"];
+    workspace.fails(2, &train, &["of 28 utterances of split train", "more than data.max_unreadable = 0.01"]);
+    workspace.ok(&[&train[..], &["--set", "data.max_unreadable=1"]].concat());
     workspace.fails(1, &["eval", "--split", "test"], &["test_0_1.wav: not readable audio (an empty file)"]);
     let result = json(&workspace.ok(&["eval", "--split", "test", "--json", "--set", "data.on_error=skip"]));
     let result = &result["results"][0];

@@ -112,19 +112,21 @@ fn bad_files_are_counted_over_all_processes() {
     for name in ["train 3 1.wav", "train 6 0.wav"] {
         std::fs::write(workspace.path("data").join(name), "no audio").expect("written");
     }
+    let many = ["--set", "data.max_unreadable=0.1"];
     for count in ["1", "2"] {
-        let output = workspace.cmd(&train(&format!("n{count}"), &["--nproc", count]));
+        let output = workspace.cmd(&train(&format!("n{count}"), &[&many[..], &["--nproc", count]].concat()));
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains("train 3 1.wav") && said.contains("train 6 0.wav"), "{said}");
     }
     assert_eq!(figures(&workspace, "n1", "skipped"), figures(&workspace, "n2", "skipped"));
     std::fs::write(workspace.path("data/val 2 1.wav"), "no audio").expect("written");
-    let output = workspace.cmd(&train("fails", &["--nproc", "2"]));
+    let output = workspace.cmd(&train("fails", &[&many[..], &["--nproc", "2"]].concat()));
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("val 2 1.wav: not readable audio") && said.contains("the others were stopped"), "{said}");
     for count in ["1", "2"] {
-        workspace.ok(&train(&format!("s{count}"), &["--nproc", count, "--set", "data.on_error=skip"]));
+        let skip = [&many[..], &["--nproc", count, "--set", "data.on_error=skip"]].concat();
+        workspace.ok(&train(&format!("s{count}"), &skip));
     }
     let skipped =
         |run: &str| workspace.metrics(run).into_iter().filter_map(|line| line.get("skipped_files").cloned()).next();

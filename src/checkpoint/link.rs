@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Result;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::telemetry::warn_once;
 
@@ -36,7 +36,10 @@ fn try_point(link: &Path, target: &Path) -> Result<()> {
 pub(super) fn follow(path: &Path) -> PathBuf {
     let is_small = fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() <= LONGEST);
     let text = is_small.then(|| fs::read_to_string(path).ok()).flatten();
-    let target = text.map(|text| path.with_file_name("").join(text.trim_end()));
+    let target = text.as_deref().and_then(|text| text.strip_suffix('\n')).map(Path::new);
+    // Only what `point` writes.
+    let is_ours = |target: &&Path| target.components().all(|part| matches!(part, Component::Normal(_)));
+    let target = target.filter(is_ours).map(|target| path.with_file_name("").join(target));
     target.filter(|target| target.is_dir()).unwrap_or_else(|| path.to_owned())
 }
 
@@ -57,6 +60,10 @@ mod tests {
         fs::write(path("last"), "b\n").expect("written");
         assert_eq!(follow(&path("last")), path("b"));
         assert_eq!(follow(&path("a")), path("a"));
+        for other in ["/\n", "b", "../b\n"] {
+            fs::write(path("file"), other).expect("written");
+            assert_eq!(follow(&path("file")), path("file"), "{other:?}");
+        }
         point(&path("last"), Path::new("a"));
         assert!(fs::symlink_metadata(path("last")).expect("a link").is_symlink());
     }

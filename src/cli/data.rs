@@ -3,8 +3,6 @@
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
-
 use super::error::Error;
 use super::print;
 use crate::config::{Config, Needs, Override};
@@ -18,8 +16,9 @@ pub(super) enum Command {
     Manifest(ManifestArgs),
 }
 
-/// Counts a data set's splits, reads the header of every file and names those that are missing, unreadable, duplicated, too short
-/// or too long; exit status 1 if anything is wrong.
+/// Counts a data set's splits, reads the header of every file and names what stops a run (missing and unreadable files and
+/// splits) and what is worth knowing (copies of an image in one split, which make recalls too low, training images in other splits, too
+/// short or long, wrong headers, ...); exit status 1 for the first.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cmd data check configs/flickr8k.toml\n  cmd data check configs/flickr8k.toml --decode --json"
@@ -76,9 +75,9 @@ pub(super) fn run(command: &Command) -> Result<u8, Error> {
 fn check(args: &CheckArgs) -> Result<u8, Error> {
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
     let (config, dataset) = args.data.load()?;
-    let audit = Audit::new(&dataset, (&config.data, &config.audio), args.decode, &signals)?;
+    let audit = Audit::new(&dataset, (&config.data, &config.audio), &config.eval.split, args.decode, &signals)?;
     if args.json {
-        print(&format!("{:#}\n", json!(audit)))?;
+        print(&format!("{:#}\n", audit.to_json()))?;
     } else {
         print(&audit.to_string())?;
     }

@@ -131,6 +131,9 @@ fn of_train(error: &TrainError) -> u8 {
         TrainError::Checkpoint(error) => of_checkpoint(error),
         TrainError::Distributed(error) => of_distributed(error),
         TrainError::NotFinite { .. } => NOT_FINITE,
-        TrainError::OneImageOnly(_) | TrainError::Sink(_) | TrainError::Libtorch { .. } => FAILED,
+        TrainError::OneImageOnly(_)
+        | TrainError::Sink(_)
+        | TrainError::Unreadable { .. }
+        | TrainError::Libtorch { .. } => FAILED,
     }
 }

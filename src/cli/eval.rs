@@ -10,7 +10,7 @@ use super::error::Error;
 use super::print;
 use crate::checkpoint::{Checkpoint, CheckpointError, Fingerprint, RunDir, State};
 use crate::config::{Config, ConfigError, Needs, Override};
-use crate::data::Dataset;
+use crate::data::{Dataset, Split};
 use crate::distributed::{Crew, World};
 use crate::encoders::{Encoders, EncodersConfig};
 use crate::eval::{EvalSet, SplitResult, retrieval_picture, table};
@@ -77,7 +77,11 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let own = run.as_ref().map(|run| Config::load(&run.config(), &[], Needs::Encoders)).transpose()?;
     for (number, path) in configs.iter().enumerate() {
         let config = load_config(path, &overrides, own.as_ref())?;
-        let split = Arc::new(Dataset::load(&config.data)?.split(&args.split)?);
+        let dataset = Dataset::load(&config.data)?;
+        let split = Arc::new(dataset.split(&args.split)?);
+        if state.as_ref().is_some_and(|state| state.data.fingerprint == dataset.fingerprint) {
+            tell_leaks(&split, &dataset, config.data.workers as usize);
+        }
         let (_, encoders) = match loaded.take() {
             Some((known, encoders)) if known == config.encoders => loaded.insert((known, encoders)),
             _ => loaded.insert((config.encoders.clone(), Encoders::load(&config.encoders, device)?)),
@@ -100,6 +104,19 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     }
     // After the table: a picture that cannot be drawn costs no result.
     drawn
+}
+
+/// Warns of images that the model was trained on.
+fn tell_leaks(split: &Split, dataset: &Dataset, workers: usize) {
+    let leaked = split.leaked(dataset, workers);
+    if let Some(first) = leaked.first() {
+        tracing::warn!(
+            "{} images of split {} are training images too, the first is {}: its recalls say little",
+            leaked.len(),
+            split.name,
+            first.display()
+        );
+    }
 }
 
 /// A picture that was found to be writable before hours of work.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::audio::Header;
-use super::{AudioConfig, DataConfig, Dataset, Picture, Prefetch, Recording};
+use super::{AudioConfig, DataConfig, Dataset, PictureForm, Prefetch, Recording};
 use crate::signals::{Interrupted, Signals};
 use crate::telemetry::Progress;
 
@@ -54,6 +54,12 @@ pub struct Audit {
     pub unreadable: Vec<BadFile>,
     /// Audio files that stand in the index more than once, and images that stand in more than one split.
     pub duplicated: Vec<PathBuf>,
+    /// Splits that training and evaluation need and that are not there, or have no captions.
+    pub missing_splits: Vec<String>,
+    /// Images of one split with equal content, in splits that are not trained on: found for a right answer, a copy counts as wrong.
+    pub copies: Vec<Vec<PathBuf>>,
+    /// Training images that an image of another split equals, by name or content.
+    pub leaked: Vec<PathBuf>,
     /// Captions whose image is in no split.
     pub captions_without_image: Vec<String>,
     /// Images that nobody speaks of.
@@ -62,15 +68,27 @@ pub struct Audit {
     pub too_short: Vec<BadFile>,
     /// Utterances longer than `audio.eval_max_seconds`, which evaluation cuts.
     pub too_long: Vec<BadFile>,
-    /// Audio whose header states a wrong length; it is read to its real end.
+    /// Audio whose header states a wrong length, or whose end is missing; what is there is read.
     pub wrong_header: Vec<BadFile>,
+    /// Images that their decoder had to repair; found with `decoded` only.
+    pub repaired: Vec<BadFile>,
+}
+
+/// Which finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grade {
+    /// It stops a run.
+    Stops,
+    /// It is worth knowing.
+    Note,
 }
 
 /// What was found of one file.
 enum Found {
     Missing,
     Unreadable(String),
-    Image,
+    Image(Option<String>),
     Audio(Header),
 }
 
@@ -82,11 +100,13 @@ impl Audit {
     pub fn new(
         dataset: &Dataset,
         (data, audio): (&DataConfig, &AudioConfig),
+        development: &str,
         decode: bool,
         signals: &Signals,
     ) -> Result<Self, Interrupted> {
         let mut audit = Self { dataset: dataset.name.clone(), decoded: decode, ..Self::default() };
         audit.count(dataset);
+        audit.compare(dataset, development, data.workers as usize);
 
         let images = dataset.images.iter().map(|image| (image.path.clone(), None));
         let utterances = dataset.utterances.iter().map(|utterance| (utterance.audio.clone(), Some(utterance.image)));
@@ -114,8 +134,9 @@ impl Audit {
             start..(start + GROUP).min(files.len())
         };
         let (work, workers) = (files.clone(), data.workers as usize);
+        let form = PictureForm::new(1, data.max_megapixels);
         let results = Prefetch::new(0..groups, workers, data.prefetch as usize, move |number| -> Vec<Found> {
-            work[group(&work, number)].iter().map(|(path, of)| inspect(path, of.is_some(), decode)).collect()
+            work[group(&work, number)].iter().map(|(path, of)| inspect(path, of.is_some(), form, decode)).collect()
         });
         let mut progress = Progress::new("reading", "files", 0, files.len() as u64);
         for (number, found) in results.enumerate() {
@@ -146,12 +167,31 @@ impl Audit {
         self.captions_without_image.clone_from(&dataset.left_out);
     }
 
+    /// Splits that are missing, and images that several names have.
+    fn compare(&mut self, dataset: &Dataset, development: &str, workers: usize) {
+        for name in ["train", development] {
+            if let Err(error) = dataset.split(name) {
+                self.missing_splits.push(error.to_string());
+            }
+        }
+        for name in dataset.splits() {
+            let Ok(split) = dataset.split(&name) else { continue };
+            let path = |image: &usize| split.images[*image].path.to_path_buf();
+            if name != "train" {
+                self.copies.extend(split.copies(workers).iter().map(|group| group.iter().map(path).collect()));
+                self.leaked.extend(split.leaked(dataset, workers).into_iter().map(Path::to_owned));
+            }
+        }
+    }
+
     fn note(&mut self, path: &Path, split: Option<&str>, found: Found, limits: &AudioConfig) {
         let file = path.to_owned();
         match found {
             Found::Missing => self.missing.push(file),
             Found::Unreadable(why) => self.unreadable.push(BadFile { file, why }),
-            Found::Image => {}
+            Found::Image(repaired) => {
+                self.repaired.extend(repaired.map(|why| BadFile { file, why }));
+            }
             Found::Audio(header) => {
                 let (rate, seconds) = (header.rate, header.seconds());
                 let wrong_header = header.wrong_header;
@@ -175,44 +215,60 @@ impl Audit {
     }
 
     fn sort(&mut self) {
-        for files in [&mut self.missing, &mut self.duplicated, &mut self.images_without_captions] {
+        for files in [&mut self.missing, &mut self.duplicated, &mut self.leaked, &mut self.images_without_captions] {
             files.sort();
+            files.dedup();
         }
-        for files in [&mut self.unreadable, &mut self.too_short, &mut self.too_long, &mut self.wrong_header] {
+        let graded = [&mut self.unreadable, &mut self.too_short, &mut self.too_long, &mut self.wrong_header];
+        for files in graded.into_iter().chain([&mut self.repaired]) {
             files.sort();
         }
     }
 
-    /// Whether nothing was found.
+    /// Whether nothing was found that stops a run: it trains and evaluates as it is.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.findings().iter().all(|(_, files)| files.is_empty())
+        self.findings().iter().all(|(grade, _, lines)| *grade == Grade::Note || lines.is_empty())
     }
 
     /// Each kind of finding with its lines.
-    fn findings(&self) -> [(&'static str, Vec<String>); 8] {
+    fn findings(&self) -> [(Grade, &'static str, Vec<String>); 12] {
         let paths = |files: &[PathBuf]| files.iter().map(|file| file.display().to_string()).collect();
         let reasons =
             |files: &[BadFile]| files.iter().map(|file| format!("{}: {}", file.file.display(), file.why)).collect();
+        let equal =
+            |files: &Vec<PathBuf>| files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(" = ");
         [
-            ("missing", paths(&self.missing)),
-            ("unreadable", reasons(&self.unreadable)),
-            ("duplicated", paths(&self.duplicated)),
-            ("caption without image", self.captions_without_image.clone()),
-            ("image without captions", paths(&self.images_without_captions)),
-            ("too short", reasons(&self.too_short)),
-            ("too long", reasons(&self.too_long)),
-            ("wrong header", reasons(&self.wrong_header)),
+            (Grade::Stops, "missing split", self.missing_splits.clone()),
+            (Grade::Stops, "missing", paths(&self.missing)),
+            (Grade::Stops, "unreadable", reasons(&self.unreadable)),
+            (Grade::Note, "copies in one split", self.copies.iter().map(equal).collect()),
+            (Grade::Note, "training image in another split", paths(&self.leaked)),
+            (Grade::Note, "duplicated", paths(&self.duplicated)),
+            (Grade::Note, "caption without image", self.captions_without_image.clone()),
+            (Grade::Note, "image without captions", paths(&self.images_without_captions)),
+            (Grade::Note, "too short", reasons(&self.too_short)),
+            (Grade::Note, "too long", reasons(&self.too_long)),
+            (Grade::Note, "wrong header", reasons(&self.wrong_header)),
+            (Grade::Note, "repaired", reasons(&self.repaired)),
         ]
+    }
+
+    /// The audit as JSON: its fields, and `clean`.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut value = serde_json::json!(self);
+        value["clean"] = self.is_clean().into();
+        value
     }
 }
 
-fn inspect(path: &Path, is_audio: bool, decode: bool) -> Found {
+fn inspect(path: &Path, is_audio: bool, form: PictureForm, decode: bool) -> Found {
     if !path.exists() {
         return Found::Missing;
     }
     let found = match (is_audio, decode) {
-        (false, _) => Picture::check(path, decode).map(|_| Found::Image),
+        (false, _) => form.check(path, decode).map(Found::Image),
         (true, false) => Header::read(path).map(Found::Audio),
         (true, true) => Recording::read(path).map(|recording| {
             let frames = Some(recording.frames);
@@ -232,22 +288,25 @@ impl fmt::Display for Audit {
             writeln!(out, "{rate} Hz: {files} audio files")?;
         }
         let findings = self.findings();
-        for (what, lines) in &findings {
+        for (_, what, lines) in &findings {
             for line in lines {
                 writeln!(out, "{what}: {line}")?;
             }
         }
-        let counts: Vec<String> = findings
-            .iter()
-            .filter(|(_, lines)| !lines.is_empty())
-            .map(|(what, lines)| format!("{} {what}", lines.len()))
-            .collect();
+        let counts = |wanted: Grade| {
+            let found = findings.iter().filter(|(grade, _, lines)| *grade == wanted && !lines.is_empty());
+            found.map(|(_, what, lines)| format!("{} {what}", lines.len())).collect::<Vec<_>>().join(", ")
+        };
+        let (stops, notes) = (counts(Grade::Stops), counts(Grade::Note));
+        if !notes.is_empty() {
+            writeln!(out, "worth knowing: {notes}")?;
+        }
         let how =
             if self.decoded { "every file decoded" } else { "every header read; --decode reads all of every file" };
-        if counts.is_empty() {
-            writeln!(out, "nothing is wrong ({how})")
-        } else {
-            writeln!(out, "{} ({how})", counts.join(", "))
+        match (stops.is_empty(), notes.is_empty()) {
+            (true, true) => writeln!(out, "nothing is wrong ({how})"),
+            (true, false) => writeln!(out, "nothing stops a run ({how})"),
+            (false, _) => writeln!(out, "stops a run: {stops} ({how})"),
         }
     }
 }

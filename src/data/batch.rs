@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::order::{Order, Position};
-use super::{AudioForm, Clip, DataError, OnError, Picture, PictureForm, Pixels, Prefetch, Skipped, Split, Waveforms};
+use super::{AudioForm, Clip, DataError, OnError, Picture, PictureForm, Pixels, Prefetch, Split, Waveforms};
 use crate::draw::{Draw, Purpose};
 
 /// Draws of another sample in place of an unreadable one, before the data set is given up.
@@ -43,11 +43,20 @@ pub struct Batch {
     /// Their images' pixels, unless they were not asked for.
     pub pixels: Option<Pixels>,
     /// What could not be read, and was replaced by another sample.
-    pub skipped: Vec<Skipped>,
+    pub skipped: Vec<Replaced>,
     /// Epoch of the first row.
     pub epoch: u64,
     /// Place of the first row in it.
     pub index: u64,
+}
+
+/// An utterance that could not be read, or whose image could not, in whose place another one stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// Index into the split.
+    pub utterance: usize,
+    /// The error, which names the file.
+    pub why: String,
 }
 
 /// The batches of steps, in order, read ahead on threads.
@@ -93,7 +102,7 @@ impl BatchPlan {
         &self,
         order: &Order,
         position: Position,
-        skipped: &mut Vec<Skipped>,
+        skipped: &mut Vec<Replaced>,
     ) -> Result<Sample, DataError> {
         let key = [position.epoch, position.index];
         let mut substitutes = Draw::new(self.seed, Purpose::Substitute, key);
@@ -107,7 +116,7 @@ impl BatchPlan {
                     return Err(DataError::NothingReadable { tries, last: Box::new(last) });
                 }
                 Err(error) => {
-                    skipped.push(Skipped { why: error.to_string() });
+                    skipped.push(Replaced { utterance, why: error.to_string() });
                     utterance = substitutes.below(self.split.utterances.len());
                 }
             }

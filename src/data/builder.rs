@@ -1,7 +1,8 @@
 //! How a data set is made from an index.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Dataset, Image, Utterance};
@@ -35,15 +36,16 @@ impl Builder {
         new
     }
 
-    /// The image `name` of `split`, whose file is `root`/`name`; the same one each time.
+    /// The image `name` of `split`, whose file is `root`/`name`; the same one each time, however its name is spelled.
     pub(super) fn image(&mut self, split: &str, name: &str, root: &Path, family: Option<&str>) -> usize {
         let split = self.share(split);
-        let key = (split.clone(), name.into());
+        let name = plain(name);
+        let key = (split.clone(), Arc::from(&*name));
         if let Some(known) = self.known.get(&key) {
             return *known;
         }
         let family = family.map(|family| self.share(family));
-        self.images.push(Image { path: root.join(name).into(), split, family });
+        self.images.push(Image { path: root.join(&*name).into(), split, family });
         self.known.insert(key, self.images.len() - 1);
         self.images.len() - 1
     }
@@ -71,5 +73,32 @@ impl Builder {
             utterances: self.utterances,
             left_out: self.left_out,
         }
+    }
+}
+
+/// `a.png` for `./a.png`, `.//a.png` and `a.png/`.
+fn plain(name: &str) -> Cow<'_, str> {
+    let is_plain =
+        !name.starts_with("./") && !name.contains("//") && !name.contains("/./") && !name.ends_with(['/', '.']);
+    if is_plain {
+        return name.into();
+    }
+    let parts = Path::new(name).components().filter(|part| *part != Component::CurDir);
+    parts.collect::<PathBuf>().to_string_lossy().into_owned().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_are_one_name() {
+        for name in ["a.png", "./a.png", ".//a.png", "a.png/", "././a.png", "a.png/."] {
+            assert_eq!(plain(name), "a.png", "{name}");
+        }
+        assert_eq!(
+            (plain("b/../a.png"), plain("/x//a.png"), plain("a..")),
+            ("b/../a.png".into(), "/x/a.png".into(), "a..".into())
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! A data set in memory: images, utterances, splits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -132,5 +132,40 @@ impl Split {
             }
         }
         Self { dataset: self.dataset.clone(), name: self.name.clone(), images, utterances }
+    }
+
+    /// Checks, before any time is spent, that the folders of its files are there, and of a thousand of its utterances the files.
+    ///
+    /// # Errors
+    /// When a folder is missing, or a larger share of these files than `max_unreadable`; a single one never is too many.
+    pub fn check_present(&self, max_unreadable: f64) -> Result<(), DataError> {
+        let files = self.images.iter().map(|image| &image.path).chain(self.utterances.iter().map(|one| &one.audio));
+        let mut folders: HashMap<&Path, usize> = HashMap::new();
+        for folder in files.filter_map(|file| file.parent()) {
+            *folders.entry(folder).or_default() += 1;
+        }
+        let absent = folders.into_iter().filter(|(folder, _)| !folder.is_dir() && !folder.as_os_str().is_empty()).min();
+        if let Some((folder, count)) = absent {
+            let why = format!("no such folder, and {count} files of split {} should lie in it", self.name);
+            return Err(DataError::Unreadable { path: folder.to_owned(), why });
+        }
+        let chosen: Vec<&Utterance> =
+            self.utterances.iter().step_by(self.utterances.len().div_ceil(1000).max(1)).collect();
+        let is_absent =
+            |utterance: &&&Utterance| !utterance.audio.exists() || !self.images[utterance.image].path.exists();
+        let absent: Vec<&&Utterance> = chosen.iter().filter(is_absent).collect();
+        match absent.first() {
+            Some(first) if absent.len() > 1 && absent.len() as f64 > max_unreadable * chosen.len() as f64 => {
+                let image = &self.images[first.image].path;
+                let path = if first.audio.exists() { image } else { &first.audio };
+                let (count, of, split) = (absent.len(), chosen.len(), &self.name);
+                let why = format!(
+                    "no such file, as of {count} of {of} utterances of split {split} that were looked for, more than data.max_unreadable = \
+                     {max_unreadable}; run `cmd data check`, or name the folders with data.root and data.images"
+                );
+                Err(DataError::Unreadable { path: path.to_path_buf(), why })
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -5,6 +5,7 @@ mod audit;
 mod batch;
 mod budget;
 mod builder;
+mod copies;
 mod dataset;
 mod groups;
 mod guard;
@@ -18,8 +19,8 @@ mod tensors;
 use std::path::PathBuf;
 
 pub use audio::{Audio, Clip, Header, Recording};
-pub use audit::{Audit, BadFile, SplitCounts};
-pub use batch::{Batch, BatchPlan, TrainingBatches};
+pub use audit::{Audit, BadFile, Grade, SplitCounts};
+pub use batch::{Batch, BatchPlan, Replaced, TrainingBatches};
 pub use dataset::{Dataset, Image, Skipped, Split, Utterance};
 pub use groups::GroupReader;
 pub use kinds::write_manifest;

@@ -11,6 +11,7 @@ use crate::distributed::{Crew, World};
 use crate::encoders::Encoders;
 use crate::features::{FeatureConfig, FeatureSource, Use};
 use crate::model::{CmdModel, catch_libtorch};
+use crate::telemetry::warn_once;
 
 /// A split made ready to be embedded by one model after the other: the images, which the model does not change, are encoded.
 pub struct EvalSet<'a> {
@@ -24,6 +25,8 @@ pub struct EvalSet<'a> {
     images: Tensor,
     /// What could not be read of the images.
     skipped_images: Vec<Skipped>,
+    /// Images that are copies of others.
+    copies: usize,
 }
 
 /// Embeddings on the CPU.
@@ -41,6 +44,8 @@ pub struct Embeddings {
     pub owners: Vec<usize>,
     /// What could not be read.
     pub skipped: Vec<Skipped>,
+    /// Images whose content another one has too, beyond one of each: found for a right answer, they count as wrong.
+    pub copies: usize,
 }
 
 impl<'a> EvalSet<'a> {
@@ -64,8 +69,9 @@ impl<'a> EvalSet<'a> {
         let width = encoders.image().spec().width;
         let (gallery, images) = gather_rows(&gallery, &rows_of(&parts, width), split.images.len(), crew.world)?;
         let skipped_images = gather_skipped(unreadable, crew.world)?;
+        let copies = if crew.world.is_first() { tell_copies(split, config.data.workers as usize) } else { 0 };
         let (split, device) = (split.clone(), encoders.device());
-        Ok(Self { split, device, crew, features, gallery, images, skipped_images })
+        Ok(Self { split, device, crew, features, gallery, images, skipped_images, copies })
     }
 
     /// The split.
@@ -113,8 +119,26 @@ impl<'a> EvalSet<'a> {
             owners: rows.iter().map(|(_, owner, _)| *owner).collect(),
             gallery: self.gallery.clone(),
             skipped: self.skipped_images.iter().chain(skipped_speech).cloned().collect(),
+            copies: self.copies,
         }
     }
+}
+
+/// Counts images of equal content and warns of them.
+fn tell_copies(split: &Split, workers: usize) -> usize {
+    let groups = split.copies(workers);
+    let count = groups.iter().map(|group| group.len() - 1).sum();
+    if let Some([first, second, ..]) = groups.first().map(Vec::as_slice) {
+        let path = |image: &usize| split.images[*image].path.display();
+        warn_once(format!(
+            "split {}: {count} images are copies of others, the first {} of {}: a copy that is found counts as wrong, so recalls are too low; \
+             `cmd data check` names them all",
+            split.name,
+            path(second),
+            path(first)
+        ));
+    }
+    count
 }
 
 /// The parts [b, E], one below the other.

@@ -24,6 +24,8 @@ pub struct SplitResult {
     /// Why, each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped_files: Vec<String>,
+    /// Images whose content another one of the gallery has too, beyond one of each.
+    pub duplicates: usize,
     /// Recalls in both directions.
     #[serde(flatten)]
     pub recalls: Recalls,
@@ -67,6 +69,7 @@ impl SplitResult {
             utterances: embeddings.utterances.len(),
             skipped: embeddings.skipped.len(),
             skipped_files: embeddings.skipped.iter().map(|skipped| skipped.why.clone()).collect(),
+            duplicates: embeddings.copies,
             recalls: Recalls::new(&scores, &embeddings.owners)?,
             in_family: InFamily::new(split, embeddings, &scores),
         })

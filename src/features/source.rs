@@ -8,7 +8,8 @@ use tch::{Device, Kind, Tensor};
 use super::memory::SpeechMemory;
 use super::{FeatureConfig, FeatureError};
 use crate::data::{
-    Audio, AudioForm, Batch, Clip, DataError, GroupReader, Header, OnError, Picture, PictureForm, Pixels, Split, Waveforms,
+    Audio, AudioForm, Batch, Clip, DataError, GroupReader, Header, OnError, Picture, PictureForm, Pixels, Split,
+    Waveforms,
 };
 use crate::distributed::{Crew, World};
 use crate::encoders::{Encoders, ImageStates, SpeechStates};

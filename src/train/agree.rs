@@ -2,7 +2,7 @@
 
 use super::{Adam, TrainError};
 use crate::checkpoint::{CheckpointError, Fingerprint, State};
-use crate::data::Skipped;
+use crate::data::Replaced;
 use crate::distributed::{Crew, World};
 use crate::model::CmdModel;
 use crate::signals::Interrupted;
@@ -65,8 +65,10 @@ pub(super) fn check_sources(path: &std::path::Path, state: &State, own: &State) 
 pub(super) struct News {
     /// Image ids of the global batch.
     pub(super) image_ids: Vec<i64>,
-    /// Samples of the global batch that could not be read and were replaced.
+    /// Times that a sample of the global batch could not be read and was replaced.
     pub(super) skipped: u64,
+    /// The utterances that could not be read, as indices into the split.
+    pub(super) unreadable: Vec<usize>,
     /// The signal to stop that came to one of the processes.
     pub(super) stop: Option<Interrupted>,
     /// Whether one of them was asked for a checkpoint.
@@ -74,7 +76,7 @@ pub(super) struct News {
 }
 
 /// Tells all processes this one's image ids (as many everywhere), what was skipped, and the signals that came.
-pub(super) fn exchange(crew: Crew, image_ids: &[i64], skipped: &[Skipped]) -> Result<News, TrainError> {
+pub(super) fn exchange(crew: Crew, image_ids: &[i64], skipped: &[Replaced]) -> Result<News, TrainError> {
     let mut own = image_ids.to_vec();
     own.extend([skipped.len() as i64, crew.own_signal(), i64::from(crew.signals.take_save())]);
     let all = crew.world.gather_numbers(&own)?;
@@ -86,12 +88,16 @@ pub(super) fn exchange(crew: Crew, image_ids: &[i64], skipped: &[Skipped]) -> Re
         stop = stop.max(rest[1]);
         save = save.max(rest[2]);
     }
+    let mut unreadable = Vec::new();
     if skips > 0 {
-        let why: Vec<&str> = skipped.iter().map(|file| file.why.as_str()).collect();
-        for line in crew.world.gather_texts(&why.join("\n"))?.iter().flat_map(|text| text.lines()) {
-            warn_once(format!("skipped: {line}"));
+        // A line each: number, blank, why.
+        let own = skipped.iter().map(|sample| format!("{} {}\n", sample.utterance, sample.why.replace('\n', " ")));
+        let texts = crew.world.gather_texts(&own.collect::<String>())?;
+        for (number, why) in texts.iter().flat_map(|text| text.lines()).filter_map(|line| line.split_once(' ')) {
+            unreadable.extend(number.parse::<usize>().ok());
+            warn_once(format!("skipped: {why}"));
         }
     }
     let stop = (stop != 0).then_some(Interrupted { signal: stop as i32 });
-    Ok(News { image_ids: ids, skipped: skips, stop, save: save != 0 })
+    Ok(News { image_ids: ids, skipped: skips, unreadable, stop, save: save != 0 })
 }

@@ -66,6 +66,19 @@ pub enum TrainError {
         /// What libtorch says.
         error: LibtorchError,
     },
+    /// Too much of the training split cannot be read.
+    #[error(
+        "{count} of {of} training utterances cannot be read, more than data.max_unreadable = {most}: run `cmd data check` on the data set, \
+         or raise data.max_unreadable"
+    )]
+    Unreadable {
+        /// Distinct utterances that cannot be read, so far.
+        count: usize,
+        /// All of them.
+        of: usize,
+        /// `data.max_unreadable`.
+        most: f64,
+    },
     /// The loss or the gradient is NaN or infinite.
     #[error(
         "step {step}: {what} is not finite ({rows}); stopped before the update, the last checkpoint is good; a lower optim.lr may help, \

@@ -1,5 +1,7 @@
 //! A training, composed: recipe, data, encoders, processes, and where it writes.
 
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::agree::check_sources;
@@ -50,6 +52,10 @@ pub struct Session<'a> {
     saved: Option<u64>,
     /// Whether the weights are those of a whole number of updates.
     pub(super) is_whole: bool,
+    /// Utterances of the training split that could not be read.
+    pub(super) unreadable: HashSet<usize>,
+    /// Images of the development split that are training images too.
+    leaked: Vec<PathBuf>,
 }
 
 impl<'a> Session<'a> {
@@ -60,6 +66,10 @@ impl<'a> Session<'a> {
     pub fn new(recipe: Recipe, dataset: &Dataset, encoders: &'a Encoders, crew: Crew<'a>) -> Result<Self, TrainError> {
         let (split, dev_split) = (dataset.split("train")?, dataset.split(&recipe.eval.split)?);
         recipe.check(encoders, &split, crew.world.size())?;
+        split.check_present(recipe.features.data.max_unreadable)?;
+        let workers = recipe.features.data.workers as usize;
+        let leaked = if crew.world.is_first() { dev_split.leaked(dataset, workers) } else { Vec::new() };
+        let leaked: Vec<PathBuf> = leaked.into_iter().map(Path::to_owned).collect();
         let (speech, image) = (encoders.speech().spec(), encoders.image().spec());
         let shape = recipe.model(speech.layers, speech.width, image.width);
         let mut state = State::new(
@@ -88,6 +98,8 @@ impl<'a> Session<'a> {
             run: None,
             saved: None,
             is_whole: true,
+            unreadable: HashSet::new(),
+            leaked,
         })
     }
 
@@ -171,6 +183,18 @@ impl<'a> Session<'a> {
     /// Bytes of a checkpoint: parameters and two moments of each, in f32.
     pub(super) fn checkpoint_bytes(&self) -> u64 {
         3 * 4 * self.model.parameters().count() as u64
+    }
+
+    /// Warns of images of the development split that are training images too.
+    pub(super) fn tell_leaks(&self) {
+        if let Some(first) = self.leaked.first() {
+            tracing::warn!(
+                "{} images of split {} are training images too, the first is {}: its recalls say little",
+                self.leaked.len(),
+                self.dev_split.name,
+                first.display()
+            );
+        }
     }
 
     /// Saves what the training stands at, if that is not on the disk yet.

@@ -57,6 +57,7 @@ impl<'a> Session<'a> {
         agree_on_start(self.crew.world, &shared, &mut self.state, &self.model, &mut self.adam)?;
         self.recipe.identity.shared = shared;
         if !self.is_finished() {
+            self.tell_leaks();
             let config = &self.recipe.features;
             FeatureSource::new(self.encoders, &self.dev_split, config, Use::Evaluation, self.crew).check_headers()?;
         }
@@ -78,6 +79,8 @@ impl<'a> Session<'a> {
         self.check_memory()?;
         let mut source = FeatureSource::new(self.encoders, &self.split, &config, Use::Training, self.crew);
         source.fill()?;
+        self.unreadable.extend(source.unusable().keys());
+        self.check_unreadable()?;
 
         let steps = self.recipe.train.steps as u64;
         let mut batches = self.batches(&source, self.state.step..steps);
@@ -127,7 +130,20 @@ impl<'a> Session<'a> {
         let (ids, skipped) = batch.map_or((&nothing[..], &[][..]), |batch| (&batch.image_ids, &batch.skipped));
         let news = exchange(self.crew, ids, skipped)?;
         self.state.skipped += news.skipped;
+        self.unreadable.extend(&news.unreadable);
+        self.check_unreadable()?;
         Ok(news)
+    }
+
+    /// An error when more of the training utterances are unreadable than may be; a single one never is too many.
+    fn check_unreadable(&self) -> Result<(), TrainError> {
+        let (count, of) = (self.unreadable.len(), self.split.utterances.len());
+        let most = self.recipe.features.data.max_unreadable;
+        if count > 1 && count as f64 > most * of as f64 {
+            Err(TrainError::Unreadable { count, of, most })
+        } else {
+            Ok(())
+        }
     }
 
     fn batches(&self, source: &FeatureSource, steps: Range<u64>) -> TrainingBatches {

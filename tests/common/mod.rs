@@ -49,7 +49,14 @@ impl Workspace {
         let name = format!("{split} {number}");
         let colour = [number * 37 % 256, number * 91 % 256, number * 53 % 256].map(|value| value as u8);
         let image = image::RgbImage::from_fn(40, 36, |x, y| {
-            image::Rgb(if ((x / 8 + y / 8) as usize).is_multiple_of(2 + number % 3) { colour } else { [20, 200, 90] })
+            let corner = [split.len() as u8 * 40, split.as_bytes()[0], 0];
+            image::Rgb(if x + y == 0 {
+                corner
+            } else if ((x / 8 + y / 8) as usize).is_multiple_of(2 + number % 3) {
+                colour
+            } else {
+                [20, 200, 90]
+            })
         });
         image.save(self.path(&format!("data/{name}.png"))).expect("an image");
         let captions: Vec<Value> = (0..if number.is_multiple_of(4) { 2 } else { 3 })

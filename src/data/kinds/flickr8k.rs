@@ -1,11 +1,15 @@
 //! The data kind `flickr8k`: Flickr8k Audio Captions (Harwath and Glass, 2015) as downloaded. `wav2capt.txt` and `wavs/` come with
 //! the audio, `Flickr_8k.{train,dev,test}Images.txt` and the captions' text with Flickr8k's text, each in the root or in the
-//! folder in which its archive holds it.
+//! folder in which its archive holds it. Where those lists are missing, Karpathy's `dataset_flickr8k.json` has the same splits.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::index_text::{IndexText, read_text};
+use serde::Deserialize;
+
+use super::index_text::{IndexText, read_loose_text, read_text};
+use super::json_list::for_each;
 use super::spelling::{find, require};
 use crate::data::builder::Builder;
 use crate::data::{DataError, Dataset};
@@ -13,6 +17,8 @@ use crate::data::{DataError, Dataset};
 const SPLITS: [&str; 3] = ["train", "dev", "test"];
 const AUDIO_FOLDERS: [&str; 4] = ["", "flickr_audio/", "flickr_audio/flickr_audio/", "audio/"];
 const TEXT_FOLDERS: [&str; 5] = ["", "Flickr8k_text/", "Flickr8k/", "text/", "flickr_audio/"];
+const KARPATHY_FOLDERS: [&str; 6] =
+    ["", "Flickr8k_text/", "caption_datasets/", "karpathy/", "../", "../caption_datasets/"];
 const IMAGE_FOLDERS: [&str; 9] = [
     "Flicker8k_Dataset",
     "Flickr8k_Dataset",
@@ -41,33 +47,29 @@ pub(super) fn read(root: &Path, images: Option<&Path>) -> Result<Dataset, DataEr
 
     let index = require_any(&AUDIO_FOLDERS, "wav2capt.txt", "list of spoken captions")?;
     let wavs = require_any(&AUDIO_FOLDERS, "wavs", "folder of audio")?;
-    let mut lists = Vec::new();
-    for split in SPLITS {
-        let path = require_any(&TEXT_FOLDERS, &format!("Flickr_8k.{split}Images.txt"), "list of a split's images")?;
-        lists.push((split, read_text(&path, "must list the images of a split")?));
-    }
-    let some_image = lists.iter().find_map(|(_, text)| text.lines().next()).map_or("", |(_, name)| name);
+    let lists = split_lists(root, &require_any, &find_any)?;
+    let some_image = lists.names.first().map_or("", |(_, name, _)| name);
     let pictures = match images {
         Some(folder) => folder.to_owned(),
         None => image_folder(root, some_image)?,
     };
     let mut builder = Builder::default();
     let mut image_of: HashMap<String, usize> = HashMap::new();
-    for (split, text) in &lists {
+    for text in &lists.files {
         builder.fingerprint(text.bytes());
-        for (line, name) in text.lines() {
-            let image = builder.image(split, name, &pictures, None);
-            if image_of.insert(name.to_owned(), image).is_some_and(|other| other != image) {
-                return Err(text.error(line, format!("{name} is in two splits; every image belongs to one")));
-            }
+    }
+    for (split, name, (text, line)) in &lists.names {
+        let image = builder.image(split, name, &pictures, None);
+        if image_of.insert(name.clone(), image).is_some_and(|other| other != image) {
+            return Err(lists.files[*text].error(*line, format!("{name} is in two splits; every image belongs to one")));
         }
     }
 
     let spoken = match find_any(&TEXT_FOLDERS, "Flickr8k.token.txt") {
-        Some(path) => tokens(&read_text(&path, "must list captions")?)?,
+        Some(path) => tokens(&read_loose_text(&path)?),
         None => match find_any(&TEXT_FOLDERS, "captions.txt") {
-            Some(path) => captions(&read_text(&path, "must list captions")?)?,
-            None => HashMap::new(),
+            Some(path) => captions(&read_loose_text(&path)?),
+            None => lists.spoken,
         },
     };
     let speakers: HashMap<String, String> = match find_any(&AUDIO_FOLDERS, "wav2spk.txt") {
@@ -95,6 +97,78 @@ pub(super) fn read(root: &Path, images: Option<&Path>) -> Result<Dataset, DataEr
     Ok(builder.finish(&index))
 }
 
+/// Which images are in which split, and what is said of them where the same file tells.
+#[derive(Default)]
+struct Lists {
+    files: Vec<IndexText>,
+    /// Split and name of each image, and where that stands: file and line.
+    names: Vec<(&'static str, String, (usize, usize))>,
+    spoken: HashMap<(String, usize), String>,
+}
+
+/// An image of Karpathy's `dataset_flickr8k.json`.
+#[derive(Deserialize)]
+struct KarpathyImage<'a> {
+    #[serde(borrow)]
+    filename: Cow<'a, str>,
+    #[serde(borrow)]
+    split: Cow<'a, str>,
+    #[serde(borrow, default)]
+    sentences: Vec<Sentence<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Sentence<'a> {
+    #[serde(borrow)]
+    raw: Option<Cow<'a, str>>,
+}
+
+/// The splits of `Flickr_8k.{train,dev,test}Images.txt`, or else those of `dataset_flickr8k.json`, which are the same.
+fn split_lists(
+    root: &Path,
+    require_any: &dyn Fn(&[&str], &str, &str) -> Result<PathBuf, DataError>,
+    find_any: &dyn Fn(&[&str], &str) -> Option<PathBuf>,
+) -> Result<Lists, DataError> {
+    let mut lists = Lists::default();
+    let list = |split: &str| format!("Flickr_8k.{split}Images.txt");
+    let is_any_there = SPLITS.iter().any(|split| find_any(&TEXT_FOLDERS, &list(split)).is_some());
+    let karpathy = KARPATHY_FOLDERS.iter().find_map(|folder| find(root, &[&format!("{folder}dataset_flickr8k.json")]));
+    if let (false, Some(path)) = (is_any_there, karpathy) {
+        return karpathy_lists(&path);
+    }
+    for (number, split) in SPLITS.into_iter().enumerate() {
+        let what = "list of a split's images (dataset_flickr8k.json would do as well)";
+        let text = read_text(&require_any(&TEXT_FOLDERS, &list(split), what)?, "must list the images of a split")?;
+        lists.names.extend(text.lines().map(|(line, name)| (split, name.to_owned(), (number, line))));
+        lists.files.push(text);
+    }
+    Ok(lists)
+}
+
+fn karpathy_lists(path: &Path) -> Result<Lists, DataError> {
+    let text = read_text(path, "must be the Karpathy split of Flickr8k")?;
+    let mut lists = Lists::default();
+    let form = "{\"images\": [{\"filename\": ..., \"split\": ..., \"sentences\": [{\"raw\": ...}]}]}";
+    for_each(&text, "images", form, |image: KarpathyImage| {
+        let split = match &*image.split {
+            "val" => "dev",
+            other => SPLITS
+                .into_iter()
+                .find(|split| *split == other)
+                .ok_or_else(|| format!("{}: split {other:?} is none of train, val, test", image.filename))?,
+        };
+        for (number, sentence) in image.sentences.iter().enumerate() {
+            if let Some(raw) = &sentence.raw {
+                lists.spoken.insert((image.filename.to_string(), number), raw.trim().to_owned());
+            }
+        }
+        lists.names.push((split, image.filename.into_owned(), (0, 1)));
+        Ok(())
+    })?;
+    lists.files.push(text);
+    Ok(lists)
+}
+
 /// The usual folder that holds `image`, or the first that there is.
 fn image_folder(root: &Path, image: &str) -> Result<PathBuf, DataError> {
     let mut folders = IMAGE_FOLDERS.iter().filter_map(|name| find(root, &[name]));
@@ -111,37 +185,65 @@ fn spoken_caption(entry: &str) -> Option<(&str, &str, usize)> {
     Some((wav, image.trim(), number.strip_prefix('#')?.parse().ok()?))
 }
 
-/// `X.jpg#k<TAB>caption`, by image and k.
-fn tokens(text: &IndexText) -> Result<HashMap<(String, usize), String>, DataError> {
-    let caption = |(line, entry): (usize, &str)| {
-        let parts = entry.split_once('\t').and_then(|(key, caption)| Some((key.rsplit_once('#')?, caption)));
-        let parsed = parts.and_then(|((image, number), caption)| {
-            Some(((image.to_owned(), number.trim().parse().ok()?), caption.trim().to_owned()))
-        });
-        parsed.ok_or_else(|| text.error(line, format!("{entry:?} is not of the form X.jpg#0<TAB>caption")))
-    };
-    text.lines().map(caption).collect()
+/// Texts of captions by image and number.
+type Spoken = HashMap<(String, usize), String>;
+
+/// Takes what `parse` makes of each line; of one of another form, one warning tells, since no result depends on it.
+fn texts(
+    text: &IndexText,
+    form: &str,
+    mut parse: impl FnMut(usize, &str) -> Option<Option<((String, usize), String)>>,
+) -> Spoken {
+    let mut found = Spoken::new();
+    let (mut count, mut first) = (0, None);
+    for (line, entry) in text.lines() {
+        match parse(line, entry) {
+            Some(caption) => found.extend(caption),
+            None => {
+                count += 1;
+                first.get_or_insert(line);
+            }
+        }
+    }
+    if let Some(line) = first {
+        let path = text.path().display();
+        tracing::warn!(
+            "{path}:{line}: not of the form {form}, as {count} lines in all; they give no text, which changes no result"
+        );
+    }
+    found
 }
 
-/// `image,caption`, with a header; the captions of an image in their order.
-fn captions(text: &IndexText) -> Result<HashMap<(String, usize), String>, DataError> {
+/// `X.jpg#k<TAB>caption`, by image and k.
+fn tokens(text: &IndexText) -> Spoken {
+    texts(text, "X.jpg#0<TAB>caption", |_, entry| {
+        let (key, caption) = entry.split_once('\t').unwrap_or((entry, ""));
+        let (image, number) = key.rsplit_once('#')?;
+        let key = (image.to_owned(), number.trim().parse().ok()?);
+        Some(Some((key, caption.trim().to_owned())).filter(|(_, caption)| !caption.is_empty()))
+    })
+}
+
+/// `image,caption`, or `image_name| comment_number| comment`, with a header; without numbers the captions of an image in their order.
+fn captions(text: &IndexText) -> Spoken {
     let mut count: HashMap<String, usize> = HashMap::new();
-    let mut found = HashMap::new();
-    for (line, entry) in text.lines() {
-        let (image, caption) = entry
-            .split_once(',')
-            .ok_or_else(|| text.error(line, format!("{entry:?} is not of the form image,caption")))?;
-        if line == 1 && image.trim() == "image" {
-            continue;
+    texts(text, "image,caption or image_name| comment_number| comment", |line, entry| {
+        if line == 1 && entry.starts_with("image") {
+            return Some(None);
         }
+        if let Some((image, rest)) = entry.split_once('|') {
+            let (number, caption) = rest.split_once('|')?;
+            let caption = caption.trim().to_owned();
+            return Some(Some(((image.trim().to_owned(), number.trim().parse().ok()?), caption)));
+        }
+        let (image, caption) = entry.split_once(',')?;
         let caption = caption.trim();
-        let plain = caption.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        let caption = plain.map_or_else(|| caption.to_owned(), |quoted| quoted.replace("\"\"", "\""));
+        let quoted = caption.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let caption = quoted.map_or_else(|| caption.to_owned(), |quoted| quoted.replace("\"\"", "\""));
         let number = count.entry(image.to_owned()).or_default();
-        found.insert((image.to_owned(), *number), caption);
         *number += 1;
-    }
-    Ok(found)
+        Some(Some(((image.to_owned(), *number - 1), caption)).filter(|(_, caption)| !caption.is_empty()))
+    })
 }
 
 #[cfg(test)]
@@ -198,6 +300,46 @@ mod tests {
             assert!(dataset.left_out.len() == 1 && dataset.left_out[0].contains("z.jpg is in no split"));
             assert_eq!(dataset.split("val").expect("dev").utterances.len(), 2);
         }
+    }
+
+    #[test]
+    fn karpathys_file_gives_the_same_splits() {
+        let folder = world(true);
+        let lists = read(folder.path(), None).expect("a data set");
+        for split in SPLITS {
+            std::fs::remove_file(folder.path().join(format!("Flickr8k_text/Flickr_8k.{split}Images.txt")))
+                .expect("removed");
+        }
+        let image = |name: &str, split: &str| serde_json::json!({"filename": name, "split": split, "sentids": [0, 1], "sentences": [{"raw": "A dog .", "tokens": ["a"]}]});
+        let images = [image("a.jpg", "train"), image("c.jpg", "train"), image("b.jpg", "val")];
+        write(
+            folder.path(),
+            "dataset_flickr8k.json",
+            &serde_json::json!({"dataset": "flickr8k", "images": images}).to_string(),
+        );
+        let dataset = read(folder.path(), None).expect("a data set");
+        assert_eq!(dataset.images, lists.images);
+        assert_eq!(dataset.utterances.len(), lists.utterances.len());
+        assert_eq!(dataset.utterances[0].text.as_deref(), Some("A dog ."));
+    }
+
+    #[test]
+    fn odd_texts_change_no_result() {
+        let folder = world(true);
+        let texts = folder.path().join("Flickr8k_text");
+        std::fs::write(texts.join("Flickr8k.token.txt"), b"a.jpg#0\t\nb.jpg#0\tCaf\xe9 .\nnonsense\n")
+            .expect("written");
+        let text = |dataset: &Dataset, index: usize| dataset.utterances[index].text.as_deref().map(str::to_owned);
+        let dataset = read(folder.path(), None).expect("a data set");
+        assert_eq!((text(&dataset, 0), text(&dataset, 2)), (None, Some("Caf\u{fffd} .".to_owned())));
+        std::fs::remove_file(texts.join("Flickr8k.token.txt")).expect("removed");
+        let bars = "image_name| comment_number| comment\na.jpg| 0| A dog .\nb.jpg| 1| Two .\nb.jpg| 4\n";
+        write(folder.path(), "Flickr8k_text/captions.txt", bars);
+        let dataset = read(folder.path(), None).expect("a data set");
+        assert_eq!(
+            (text(&dataset, 0), text(&dataset, 1), text(&dataset, 2)),
+            (Some("A dog .".to_owned()), Some("Two .".to_owned()), None)
+        );
     }
 
     #[test]

@@ -22,7 +22,23 @@ pub(super) fn read_text(path: &Path, must: &str) -> Result<IndexText, DataError>
     Ok(IndexText { path: path.to_owned(), text })
 }
 
+/// Reads `path`, of which no result depends: bytes that are no UTF-8 become U+FFFD.
+pub(super) fn read_loose_text(path: &Path) -> Result<IndexText, DataError> {
+    let bytes =
+        std::fs::read(path).map_err(|error| DataError::Unreadable { path: path.to_owned(), why: error.to_string() })?;
+    let text = String::from_utf8(bytes).unwrap_or_else(|error| {
+        tracing::warn!("{}: not UTF-8 text; what is not is left out of captions", path.display());
+        String::from_utf8_lossy(error.as_bytes()).into_owned()
+    });
+    Ok(IndexText { path: path.to_owned(), text })
+}
+
 impl IndexText {
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The file's bytes.
     pub(super) fn bytes(&self) -> &[u8] {
         self.text.as_bytes()

@@ -5,7 +5,8 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::index_text::read_text;
 use crate::data::builder::Builder;
@@ -27,10 +28,48 @@ struct Line<'a> {
 struct Caption<'a> {
     #[serde(borrow)]
     audio: Cow<'a, str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "loose_text", skip_serializing_if = "Option::is_none")]
     text: Option<Cow<'a, str>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "loose_text", skip_serializing_if = "Option::is_none")]
     speaker: Option<Cow<'a, str>>,
+}
+
+/// A text, a number as text, or nothing: what Python's tools write of a table with gaps.
+fn loose_text<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'a, str>>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Null => None,
+        Value::String(text) => Some(text.into()),
+        other => Some(other.to_string().into()),
+    })
+}
+
+/// The same line with `null` for the NaN and Infinity that Python writes and JSON does not have.
+fn without_nan(line: &str) -> Cow<'_, str> {
+    if !line.contains("NaN") && !line.contains("Infinity") {
+        return line.into();
+    }
+    let (mut plain, mut rest, mut in_text) = (String::with_capacity(line.len()), line, false);
+    while let Some(next) = rest.chars().next() {
+        let word = ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| !in_text && rest.starts_with(word));
+        let length = match (word, next) {
+            (Some(word), _) => {
+                plain.push_str("null");
+                word.len()
+            }
+            (None, '\\') if in_text => {
+                let escaped = 1 + rest[1..].chars().next().map_or(0, char::len_utf8);
+                plain.push_str(&rest[..escaped]);
+                escaped
+            }
+            (None, next) => {
+                in_text ^= next == '"';
+                plain.push(next);
+                next.len_utf8()
+            }
+        };
+        rest = &rest[length..];
+    }
+    plain.into()
 }
 
 /// Reads the manifest `index`, whose paths start from `root`. An image that stands in several lines of a split is one image.
@@ -39,9 +78,17 @@ pub(super) fn read(index: &Path, root: &Path) -> Result<Dataset, DataError> {
     let mut builder = Builder::default();
     builder.fingerprint(text.bytes());
     for (number, line) in text.lines() {
-        let line: Line = serde_json::from_str(line).map_err(|error| {
+        let line = without_nan(line);
+        let mut json = serde_json::Deserializer::from_str(&line);
+        let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let field = error.path().to_string();
+            (if field == "." { String::new() } else { format!("{field}: ") }, error.into_inner())
+        });
+        let parsed = parsed.and_then(|line: Line| json.end().map(|()| line).map_err(|error| (String::new(), error)));
+        let line: Line = parsed.map_err(|(field, error)| {
             let form = "a line is {\"image\": ..., \"split\": ..., \"captions\": [{\"audio\": ...}]}";
-            text.error(number, format!("{error}; {form}"))
+            let of = image_of(&line).map_or_else(String::new, |image| format!("image {image:?}: "));
+            text.error(number, format!("{of}{field}{error}; {form}"))
         })?;
         let image = builder.image(&line.split, &line.image, root, line.family.as_deref());
         for caption in &line.captions {
@@ -49,6 +96,12 @@ pub(super) fn read(index: &Path, root: &Path) -> Result<Dataset, DataError> {
         }
     }
     Ok(builder.finish(index))
+}
+
+/// The image that a line which is not as it should be is about.
+fn image_of(line: &str) -> Option<String> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    Some(value.get("image")?.as_str()?.to_owned())
 }
 
 /// Writes `dataset` as a manifest whose paths start from `root` where they lie below it, and are absolute elsewhere.
@@ -114,12 +167,37 @@ mod tests {
     }
 
     #[test]
+    fn what_python_writes_of_gaps_is_read() {
+        let line = r#"{"image": "NaN \"NaN.png", "split": "train", "captions": [{"audio": "a.wav", "text": NaN, "speaker": 17},
+            {"audio": "b.wav", "text": null, "speaker": 0.5}, {"audio": "c.wav", "text": -Infinity, "speaker": "s"}]}"#;
+        let dataset = manifest(line.replace('\n', " ").as_bytes()).expect("a data set");
+        assert_eq!(&*dataset.images[0].path, Path::new("/root/NaN \"NaN.png"));
+        let of = |index: usize| {
+            let utterance = &dataset.utterances[index];
+            (utterance.text.as_deref(), utterance.speaker.as_deref())
+        };
+        assert_eq!([of(0), of(1), of(2)], [(None, Some("17")), (None, Some("0.5")), (None, Some("s"))]);
+    }
+
+    #[test]
+    fn an_error_names_line_image_and_field() {
+        let message = |text: &str| manifest(text.as_bytes()).expect_err("an error").to_string();
+        let wrong = message(r#"{"image": "a.png", "split": "train", "captions": [{"audio": "a.wav"}, {"audio": 3}]}"#);
+        assert!(
+            wrong.contains(r#"manifest.jsonl:1: image "a.png": captions[1].audio: invalid type: integer `3`"#),
+            "{wrong}"
+        );
+        let surrogate = message(r#"{"image": "a.png", "split": "train", "captions": [{"audio": "\ud800.wav"}]}"#);
+        assert!(surrogate.contains("manifest.jsonl:1: ") && surrogate.contains("captions[0].audio"), "{surrogate}");
+    }
+
+    #[test]
     fn bad_lines_are_named() {
         let good = "{\"image\":\"a\",\"split\":\"b\"}\n";
         let message = |text: &[u8]| manifest(text).expect_err("an error").to_string();
         assert!(
             message(format!("{good}{{\"image\":3}}\n").as_bytes())
-                .contains("manifest.jsonl:2: invalid type: integer `3`")
+                .contains("manifest.jsonl:2: image: invalid type: integer `3`")
         );
         assert!(message(format!("{good}{}", "[".repeat(10_000)).as_bytes()).contains("manifest.jsonl:2: "));
         assert!(message(b"{}\n").contains("missing field `image`"));

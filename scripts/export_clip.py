@@ -4,13 +4,12 @@
     python scripts/export_clip.py --source clip-vit-large-patch14 --out clip_large.pt        (a Hugging Face folder)
     python scripts/export_clip.py --source siglip-so400m-patch14-384 --out siglip.pt         (likewise)
     python scripts/export_clip.py --source ViT-L-14.pt --dtype bf16 --out clip_large.pt      (OpenAI's archive)
-    python scripts/export_clip.py --source l14_400m.pt --activation quick_gelu --mean 0.48145466,0.4578275,0.40821073 \
-        --std 0.26862954,0.26130258,0.27577711 --out clip_large.pt                           (a bare state dict)
+    python scripts/export_clip.py --source laion2b.pt --activation gelu --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 --out clip_large.pt
     python scripts/export_clip.py --random --config tiny --out tiny_image.pt
 
-Loads every tensor strictly, compares with transformers' CLIPVisionModelWithProjection or SiglipVisionModel (where that is installed)
-and the file with the model, and writes nothing that differs. Sizes of --random: large is ViT-L/14, base is ViT-B/16. Needs
-scripts/export_requirements.txt.
+Loads every tensor strictly, compares with transformers' CLIPVisionModelWithProjection or SiglipVisionModel (where that is
+installed) and the file with the model, and writes nothing that differs. Sizes of --random: large is ViT-L/14, base is ViT-B/16.
+Needs scripts/export_requirements.txt.
 """
 
 from __future__ import annotations
@@ -73,10 +72,11 @@ def describe(config: clip.ClipConfig | siglip.SiglipConfig) -> None:
 
 def read_arguments() -> tuple[argparse.Namespace, Given]:
     result = parser(__doc__, NAMED)
-    unsaid = "where the source does not say it: a bare state dict"
-    result.add_argument("--activation", choices=("quick_gelu", "gelu"), help=f"{unsaid}; OpenAI's is quick_gelu, open_clip's mostly gelu")
+    unsaid = "where the source does not say it, as a bare state dict"
+    result.add_argument("--activation", choices=("quick_gelu", "gelu"), help=unsaid)
     for option in ("mean", "std"):
-        result.add_argument(f"--{option}", metavar="R,G,B", help=f"of pixels from 0 to 1, {unsaid}, a folder without preprocessor_config.json")
+        more = f"of pixels from 0 to 1, {unsaid} or a folder without preprocessor_config.json"
+        result.add_argument(f"--{option}", metavar="R,G,B", help=more)
     arguments = result.parse_args()
     check_arguments(arguments, NAMED)
     given = Given(arguments.activation, parse_colours("mean", arguments.mean), parse_colours("std", arguments.std))

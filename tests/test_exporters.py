@@ -53,13 +53,13 @@ class CommandLine(unittest.TestCase):
 @unittest.skipIf(NO_TORCH or NO_TRANSFORMERS, NO_TORCH or NO_TRANSFORMERS)
 @unittest.skipUnless(os.environ.get("CMD_TEST_TRUE_SIZE"), "needs 3.5 GB of memory and minutes: set CMD_TEST_TRUE_SIZE=1")
 class TrueSize(Exporting):
-    """HuBERT-Large and ViT-L/14 with random weights against transformers' own classes."""
+    """HuBERT-Large, CLIP's ViT-L/14 and SigLIP's ViT-B/16 with random weights against transformers' own classes."""
 
     def test_the_largest_difference_is_small(self) -> None:
-        for script in (export_hubert, export_clip):
+        for script, config in ((export_hubert, "large"), (export_clip, "large"), (export_clip, "siglip-base")):
             for dtype in ("f32", "bf16"):
-                printed = export(script, "--random", "--config", "large", "--dtype", dtype, "--out", self.out)
-                print(f"\n{script.__name__}.py --random --config large --dtype {dtype}\n{printed}")
+                printed = export(script, "--random", "--config", config, "--dtype", dtype, "--out", self.out)
+                print(f"\n{script.__name__}.py --random --config {config} --dtype {dtype}\n{printed}")
                 found = re.findall(r"f32 with transformers.*max difference (\S+)", printed)
                 self.assertEqual(len(found), 6 if script is export_hubert else 2)
                 self.assertLess(max(map(float, found)), 1e-4)

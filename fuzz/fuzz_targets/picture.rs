@@ -6,7 +6,7 @@ mod desk;
 use cmd::data::Picture;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: desk::panics_may_be_caught(), |bytes: &[u8]| {
     let path = desk::put("a.image", bytes);
     let checked = Picture::check(&path, false);
     if let Ok(picture) = Picture::read(&path, 16) {

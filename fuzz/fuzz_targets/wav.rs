@@ -6,7 +6,7 @@ mod desk;
 use cmd::data::{Audio, Clip, Header};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: desk::panics_may_be_caught(), |bytes: &[u8]| {
     let path = desk::put("a.wav", &[b"RIFF", bytes].concat());
     let header = Header::read(&path);
     let audio = Audio::read(&path, 16_000, 400, Clip::Start(32_000));

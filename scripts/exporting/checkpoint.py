@@ -148,7 +148,9 @@ def _read_torchscript(path: Path) -> tuple[dict[str, Tensor], str | None]:
 def _activation(script: torch.jit.ScriptModule) -> str | None:
     """What the code of `script.visual` computes between its linear layers; None where it has no such code, or more than one."""
     try:
-        graph = script.visual.inlined_graph
+        # Without optimisation libtorch inlines nothing.
+        with torch.jit.optimized_execution(True):
+            graph = script.visual.inlined_graph
     except (AttributeError, RuntimeError):
         return None
     found = {"gelu_pytorch_tanh" if "tanh" in _constants(node) else "gelu" for node in graph.findAllNodes("aten::gelu")}

@@ -80,6 +80,7 @@ PUBLISHED = {
     (1024, 14, 336): ("ViT-L/14 at 336", "OpenAI has quick_gelu, OpenAI's mean and std"),
     (1280, 14, 224): ("ViT-H/14", "LAION-2B has gelu, MetaCLIP quick_gelu, both OpenAI's mean and std"),
 }
+UNKNOWN = ("no model that is known here", f"{_SMALL} but LAION-2B's ViT-L/14")
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ def from_huggingface(checkpoint: Checkpoint, given: Given) -> ClipConfig:
     settings = Settings(where, values, {**DEFAULTS, "projection_dim": 512})
     settings.one_of("num_channels", 3)
     size = settings.whole("image_size")
+    published = f"{OPENAI_PICTURES}, LAION-2B's ViT-L/14 has 0.5,0.5,0.5 for both"
     return ClipConfig(
         size=size,
         patch=settings.whole("patch_size"),
@@ -142,7 +144,7 @@ def from_huggingface(checkpoint: Checkpoint, given: Given) -> ClipConfig:
         shared=settings.whole("projection_dim"),
         activation=given.settle("activation", settings.one_of("hidden_act", "quick_gelu", "gelu"), where),
         eps=settings.real("layer_norm_eps"),
-        pictures=from_preprocessor(checkpoint, size, True, given, f"{OPENAI_PICTURES}, LAION-2B's ViT-L/14 has 0.5,0.5,0.5 for both"),
+        pictures=from_preprocessor(checkpoint, size, True, given, published),
     ).check(where)
 
 
@@ -170,10 +172,11 @@ def from_state_dict(checkpoint: Checkpoint, given: Given) -> ClipConfig:
     std = given.settle("std", OPENAI_STD if openai else None, where)
     missing = [name for name, value in (("activation", activation), ("mean", mean), ("std", std)) if value is None]
     if missing:
-        name, published = PUBLISHED.get((config.width, config.patch, config.size), ("no model that is known here", _SMALL))
+        name, published = PUBLISHED.get((config.width, config.patch, config.size), UNKNOWN)
+        kind = "an archive" if archive else "a bare state dict"
         raise ExportError(
-            f"{checkpoint.path}: {'an archive' if archive else 'a bare state dict'} that does not say its {', '.join(missing)}; give "
-            f"{options(missing)}; its sizes ({config.sizes}) are those of {name}: {published}; {OPENAI_PICTURES}"
+            f"{checkpoint.path}: {kind} that does not say its {', '.join(missing)}; give {options(missing)}; "
+            f"its sizes ({config.sizes}) are those of {name}: {published}; {OPENAI_PICTURES}"
         )
     return replace(config, activation=activation, pictures=Pictures(mean, std))
 

@@ -121,8 +121,8 @@ NAMED = {
 
 
 def from_huggingface(checkpoint: Checkpoint) -> HubertConfig:
-    """From `config.json` and `preprocessor_config.json`, with the defaults of transformers' HubertConfig; where no file says whether
-    waveforms are normalised, as fairseq does for the family: they are for Large's, not for Base's."""
+    """From `config.json` and `preprocessor_config.json`, with the defaults of transformers' HubertConfig. Where no file says
+    whether waveforms are normalised, the family does, as in fairseq: Large's are, Base's are not."""
     where = str(checkpoint.path / "config.json")
     settings = Settings(where, checkpoint.config, {
         "model_type": "hubert", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
@@ -307,8 +307,8 @@ class Hubert(nn.Module):
         return self._spec
 
     def samples(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """[B, n] -> f32 [B, n]: zero mean and unit variance over the valid samples (biased variance, eps added) where the model wants
-        that, zero beyond them."""
+        """[B, n] -> f32 [B, n]: zero mean and unit variance over the valid samples (biased variance, eps added) where the model
+        wants that, zero beyond them."""
         padding = torch.arange(waveform.size(1), device=waveform.device)[None, :] >= lengths[:, None]
         x = waveform.float().masked_fill(padding, 0.0)
         if self.normalize:

@@ -1,6 +1,6 @@
 """How an image encoder's source takes pictures: mean and standard deviation of the values, resizing, filter.
 
-The program resizes the shortest side to S with antialiased bicubic and crops the centre; an encoder file gets that square of bytes.
+The program resizes the shortest side to S with antialiased bicubic and crops the centre; an encoder file gets that square.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Pictures:
         if self.resize == SQUASH:
             lines.append("note: the source squashes pictures to a square, the program crops them; those that are not square differ")
         if self.filter != "bicubic":
-            lines.append(f"note: the source resizes with a {self.filter} filter, the program with bicubic; the difference is small")
+            lines.append(f"note: the source resizes with a {self.filter} filter, the program with bicubic; values differ a little")
         return lines
 
 
@@ -66,9 +66,9 @@ def listing(value: str | tuple[float, ...]) -> str:
 
 
 def options(names: list[str]) -> str:
-    """`--mean and --std` of mean and std."""
+    """Their options, in words."""
     flags = [f"--{name}" for name in names]
-    return " and ".join([", ".join(flags[:-1])] * (len(flags) > 1) + flags[-1:])
+    return flags[0] if len(flags) == 1 else f"{', '.join(flags[:-1])} and {flags[-1]}"
 
 
 def parse_colours(option: str, text: str | None) -> tuple[float, ...] | None:
@@ -101,7 +101,7 @@ def _said(settings: Settings, option: str) -> tuple[float, ...] | None:
 
 
 def from_preprocessor(checkpoint: Checkpoint, size: int, crops: bool, given: Given, published: str) -> Pictures:
-    """From `preprocessor_config.json`; `crops`: what the family does where that says nothing; `published`: the family's constants."""
+    """From `preprocessor_config.json`; `crops`: what the family does where that says nothing; `published`: its mean and std."""
     where = str(checkpoint.path / checkpoint.preprocessor_file)
     settings = Settings(where, checkpoint.preprocessor, {
         "do_resize": True, "do_rescale": True, "do_normalize": True, "do_center_crop": crops, "rescale_factor": 1 / 255,
@@ -119,14 +119,16 @@ def from_preprocessor(checkpoint: Checkpoint, size: int, crops: bool, given: Giv
 
 
 def _resize(settings: Settings, size: int) -> str:
+    """The form of resizing, if the program can make its squares or nearly so."""
     crop, sides = settings.flag("do_center_crop"), _sides(settings, "size", "shortest_edge")
     if crop and _sides(settings, "crop_size", "height") not in ({"height": size}, {"height": size, "width": size}):
-        raise settings.wrong("crop_size", f"{size}, the image_size of config.json,")
+        raise settings.wrong("crop_size", f"{size}, config.json's image_size,")
     if sides == {"height": size, "width": size}:
         return SQUASH
-    if sides == {"shortest_edge": size} and crop:
+    if sides == {"shortest_edge": size}:
+        settings.one_of("do_center_crop", True)
         return CROP
-    raise settings.wrong("size", f"{size}, the image_size of config.json, for the shortest edge with a centre crop or for both sides")
+    raise settings.wrong("size", f"{size}, config.json's image_size, for the shortest edge with a centre crop or for both sides")
 
 
 def _sides(settings: Settings, key: str, alone: str) -> dict[str, Any]:

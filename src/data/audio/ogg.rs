@@ -91,7 +91,7 @@ fn refuse(body: &[u8]) -> Result<(), String> {
 }
 
 fn odd(has_end: bool) -> Option<String> {
-    (!has_end).then(|| "it is cut off: its last page does not end the stream".to_owned())
+    (!has_end).then(|| "its last page does not end the stream, so it may be cut off".to_owned())
 }
 
 /// Reads what the streams say of themselves.

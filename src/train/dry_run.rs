@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{Session, TrainError};
 use crate::checkpoint::free_bytes;
-use crate::data::{BatchPlan, DataError, Header};
+use crate::data::{DataError, Header};
 use crate::eval::{EvalSet, SplitResult};
 use crate::features::{FeatureSource, Use};
 
@@ -52,18 +52,8 @@ impl Session<'_> {
         let config = self.recipe.features.clone();
         let source = FeatureSource::new(self.encoders, &self.split, &config, Use::Training, self.crew);
         let begun = Instant::now();
-        let plan = BatchPlan {
-            split: self.split.clone(),
-            seed: self.recipe.seed(),
-            batch_size: self.recipe.train.batch_size as usize,
-            rows: self.rows(),
-            on_error: source.on_error(),
-            audio: source.audio_form(),
-            picture: source.picture_form(),
-            unusable: source.unusable().clone(),
-        };
         let step = self.state.step;
-        let batch = plan.read(step..step + 1, config.data.workers as usize, 1).next().transpose()?;
+        let batch = self.batches(&source, step..step + 1).next().transpose()?;
         let batch = batch.ok_or_else(|| TrainError::Recipe("there is no step left to make".to_owned()))?;
         let image_ids = self.crew.world.gather_numbers(&batch.image_ids)?;
         let encoded = source.encode(batch)?;

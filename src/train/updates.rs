@@ -146,7 +146,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn batches(&self, source: &FeatureSource, steps: Range<u64>) -> TrainingBatches {
+    pub(super) fn batches(&self, source: &FeatureSource, steps: Range<u64>) -> TrainingBatches {
         let data = &self.recipe.features.data;
         let plan = BatchPlan {
             split: self.split.clone(),
@@ -166,7 +166,7 @@ impl<'a> Session<'a> {
     }
 
     /// Rows of the global batch that are this process's.
-    pub(super) fn rows(&self) -> Range<u64> {
+    fn rows(&self) -> Range<u64> {
         let share = self.recipe.train.batch_size as u64 / self.crew.world.size() as u64;
         let first = share * self.crew.world.rank() as u64;
         first..first + share

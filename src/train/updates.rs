@@ -212,8 +212,9 @@ impl<'a> Session<'a> {
         let rate = self.recipe.speech.dropout;
         let dropout = (rate > 0.0).then_some(Dropout { rate, seed, step, first_row });
         let noise = self.noise(encoded, image_ids);
-        let (model, world) = (&mut self.model, self.crew.world);
+        let (model, world, device) = (&mut self.model, self.crew.world, self.encoders.device());
         let made = catch_libtorch(|| {
+            let noise = noise.map(|noise| noise.to_device(device));
             gradient(model, encoded, (image_ids, first_row), noise.as_ref(), options, dropout, world)
         });
         Ok(made.map_err(|error| TrainError::Libtorch { step: step + 1, error })??)

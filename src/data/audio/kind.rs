@@ -34,6 +34,7 @@ impl Kind {
                 [b'f', b'L', b'a', b'C', ..] => return Ok((Self::Flac, place)),
                 [b'O', b'g', b'g', b'S', ..] => return Ok((Self::Ogg, place)),
                 [b'R', b'I', b'F', b'X', ..] => return Err(refused("a big-endian WAV file (RIFX)")),
+                [b'r', b'i', b'f', b'f', 0x2e, 0x91, 0xcf, 0x11, ..] => return Err(refused("a Wave64 file")),
                 [b'F', b'O', b'R', b'M', ..] => return Err(refused("an AIFF file")),
                 [b'.', b's', b'n', b'd', ..] => return Err(refused("a Sun audio file")),
                 [_, _, _, _, b'f', b't', b'y', b'p', ..] => return Err(refused("an MP4 file")),

@@ -1,0 +1,139 @@
+//! Training and evaluation on CUDA: on a real device where there is one, else on one that is played by the CPU (`common/rehearsal.cpp`), which
+//! refuses tensors of different devices as CUDA does.
+
+#![allow(clippy::expect_used, reason = "a test may panic")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use common::Workspace;
+use serde_json::Value;
+
+/// The played device as a library, unless a real one is there.
+fn rehearsal() -> Option<&'static Path> {
+    static LIBRARY: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let library = LIBRARY.get_or_init(|| {
+        if tch::Cuda::is_available() {
+            return None;
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let torch = std::env::var_os("LIBTORCH").map_or_else(|| root.join(".libtorch"), PathBuf::from);
+        let torch = torch.canonicalize().expect("libtorch, which scripts/setup installs");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let (own, library) = (folder.join(format!("{}.so", std::process::id())), folder.join("librehearsal.so"));
+        let mut compiler = Command::new("c++");
+        compiler.args(["-std=c++20", "-O1", "-fPIC", "-shared", "-w", "-ltorch_cpu", "-lc10", "-o"]).arg(&own);
+        for include in ["include", "include/torch/csrc/api/include"] {
+            compiler.arg("-isystem").arg(torch.join(include));
+        }
+        compiler.arg(root.join("tests/common/rehearsal.cpp")).arg("-L").arg(torch.join("lib"));
+        assert!(compiler.status().expect("a C++ compiler").success());
+        std::fs::rename(own, &library).expect("in its place");
+        Some(library)
+    });
+    library.as_deref()
+}
+
+/// Runs `cmd` with the device; it must succeed. What it printed, and what it said.
+fn on_device(workspace: &Workspace, arguments: &[&str]) -> (String, String) {
+    let mut command = workspace.command(arguments);
+    if let Some(library) = rehearsal() {
+        command.env("LD_PRELOAD", library);
+    }
+    let output = command.output().expect("the program");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "cmd {arguments:?}\n{said}");
+    (String::from_utf8_lossy(&output.stdout).into_owned(), said)
+}
+
+fn figures(workspace: &Workspace, run: &str, key: &str) -> Vec<f64> {
+    workspace.metrics(run).iter().filter_map(|line| line[key].as_f64()).collect()
+}
+
+#[track_caller]
+fn assert_same_losses(workspace: &Workspace, run: &str, cpu: &str) {
+    for key in ["loss", "loss_sic", "loss_cmd", "grad_norm", "temperature", "attention_entropy"] {
+        let (ours, theirs) = (figures(workspace, run, key), figures(workspace, cpu, key));
+        assert_eq!(ours.len(), theirs.len(), "{run}: {key}");
+        for (a, b) in ours.iter().zip(&theirs) {
+            assert!((a - b).abs() <= 1e-5 * b.abs().max(1e-3), "{run}: {key} {a} and {b}");
+        }
+    }
+}
+
+#[test]
+fn a_run_on_cuda_is_the_run_on_the_cpu() {
+    let workspace = Workspace::new(8);
+    let train = |name: &'static str, more: &[&'static str]| -> Vec<&'static str> {
+        [&["train", "--config", "tiny.toml", "--name", name][..], more].concat()
+    };
+    let cached = ["--set", "encoders.speech.cache=true", "--set", "encoders.image.cache=true"];
+    let all = ["--set", "cmd.pairing=all", "--set", "loss.same_image=masked", "--set", "encoders.speech.batch_size=4"];
+    for (cpu, cuda, more) in
+        [("cpu", "cuda", &[][..]), ("cpu-cached", "cuda-cached", &cached), ("cpu-all", "cuda-all", &all)]
+    {
+        workspace.ok(&train(cpu, more));
+        on_device(&workspace, &train(cuda, &[more, &["--device", "cuda"]].concat()));
+        assert_same_losses(&workspace, cuda, cpu);
+    }
+    if rehearsal().is_some() {
+        on_device(&workspace, &train("cuda-1", &["--device", "cuda:1"]));
+        assert_same_losses(&workspace, "cuda-1", "cpu");
+    }
+
+    // Stopped and gone on with, there and here.
+    for (run, device) in [("cuda", "cuda"), ("cuda-all", "cpu")] {
+        std::fs::remove_dir_all(workspace.path(&format!("runs/{run}/checkpoints/step-000012"))).expect("removed");
+        on_device(&workspace, &["train", "--resume", &format!("runs/{run}"), "--device", device]);
+    }
+    assert_same_losses(&workspace, "cuda", "cpu");
+    assert_same_losses(&workspace, "cuda-all", "cpu-all");
+
+    let result =
+        |text: &str| -> Value { serde_json::from_str::<Value>(text).expect("JSON")["results"][0]["mean"].clone() };
+    let eval = ["eval", "--checkpoint", "runs/cpu", "--json", "--device"];
+    let (cuda, _) = on_device(&workspace, &[&eval[..], &["cuda", "--picture", "found.svg"]].concat());
+    assert_eq!(result(&cuda), result(&workspace.ok(&[&eval[..], &["cpu"]].concat())));
+    on_device(&workspace, &["train", "--config", "tiny.toml", "--dry-run", "--device", "cuda"]);
+}
+
+#[test]
+fn rows_that_are_not_finite_are_found_there_too() {
+    let workspace = Workspace::new(8);
+    common::write_wav(&workspace.path("data/train 1 0.wav"), &[0.995; 4000]);
+    workspace.edit("speech.pt", "nan_when_loud.pt");
+    let train = ["train", "--config", "tiny.toml", "--name", "a", "--device", "cuda", "--set", "train.on_nan=skip"];
+    let (_, said) = on_device(&workspace, &train);
+    assert!(said.contains("rows that are not: ") && said.contains("train 1 0.wav"), "{said}");
+    assert!(workspace.state("a")["nan_batches"].as_u64() > Some(0));
+}
+
+/// How much a step costs a device: kernels, copies and reads that are waited for, from the difference of two runs.
+#[test]
+fn a_step_costs_few_copies_and_reads() {
+    if rehearsal().is_none() {
+        return;
+    }
+    let workspace = Workspace::new(8);
+    let counts = |steps: &str| -> Vec<f64> {
+        let set = format!("train.steps={steps}");
+        let train = ["train", "--config", "tiny.toml", "--device", "cuda", "--set", &set];
+        let quiet =
+            ["--set", "log.every=1000", "--set", "train.eval_every=1000", "--set", "train.checkpoint_every=1000"];
+        let (_, said) = on_device(&workspace, &[&train[..], &quiet].concat());
+        let line = said.lines().find(|line| line.starts_with("rehearsal: ")).expect("the device's count");
+        let number = |name: &str| {
+            let after = line.split_once(name).expect("a count").1;
+            after.split([' ', ',']).next().and_then(|number| number.parse().ok()).expect("a number")
+        };
+        ["kernels ", "host->device ", "synchronisations "].map(number).to_vec()
+    };
+    let (short, long) = (counts("10"), counts("30"));
+    let step: Vec<f64> = short.iter().zip(&long).map(|(a, b)| (b - a) / 20.0).collect();
+    println!("a step: {} kernels, {} copies up, {} reads", step[0], step[1], step[2]);
+    assert!(step[1] <= 10.0, "{} copies up a step", step[1]);
+    assert!(step[2] <= 3.0, "{} reads a step", step[2]);
+}

@@ -74,6 +74,7 @@ pub(super) fn run(command: &Command) -> Result<u8, Error> {
 
 fn check(args: &CheckArgs) -> Result<u8, Error> {
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
+    let _all_along = signals.nothing_to_lose()?;
     let (config, dataset) = args.data.load()?;
     let audit = Audit::new(&dataset, (&config.data, &config.audio), &config.eval.split, args.decode, &signals)?;
     if args.json {

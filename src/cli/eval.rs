@@ -57,6 +57,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let overrides: Vec<Override> = args.overrides.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
     let device = device(&args.device, Local::ALONE)?;
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
+    let _all_along = signals.nothing_to_lose()?;
     let (checkpoint, run) = find_checkpoint(args)?;
     let model = checkpoint.load_for_inference(device)?;
     let state = checkpoint.state()?;

@@ -163,7 +163,7 @@ fn find(args: &Args, overrides: &[Override]) -> Result<(Target, Option<Config>),
         }
         let before = Config::load(&run.config(), &[], Needs::Encoders)?;
         let config = Config::load(&run.config(), overrides, Needs::Encoders)?;
-        tell_changes(&before, &config);
+        args.tell_changes(&before, &config);
         return Ok((Target::Known(run), Some(config)));
     }
     let (Some(name), true) = (&args.name, args.resume_or_start) else { return Ok((Target::New, None)) };
@@ -173,31 +173,41 @@ fn find(args: &Args, overrides: &[Override]) -> Result<(Target, Option<Config>),
     }
     let file = args.config.as_deref().unwrap_or(Path::new(""));
     let config = Config::load(file, overrides, Needs::Encoders)?;
-    let run = RunDir::adopt(&path, &config.to_commented_toml())?;
+    let run = if args.dry_run || args.print_config {
+        let Ok(run) = RunDir::open(&path, &args.output) else { return Ok((Target::New, Some(config))) };
+        run
+    } else {
+        RunDir::adopt(&path, &config.to_commented_toml())?
+    };
     let before = Config::load(&run.config(), &[], Needs::Encoders)?;
     if let Some(key) = before.changed_keys(&config, |class| class == Resume::Fixed).first() {
         let why = format!("{key} is another here than in {}, so --name {name} is another run", file.display());
         return Err(CheckpointError::Mismatch { path: run.config(), why }.into());
     }
-    tell_changes(&before, &config);
+    args.tell_changes(&before, &config);
     Ok((Target::Known(run), Some(config)))
 }
 
-/// Says what a resumed run does differently from now on.
-fn tell_changes(before: &Config, config: &Config) {
-    for key in before.changed_keys(config, |class| class == Resume::Inexact) {
-        tracing::warn!("{key} has changed: the run goes on, but not to the bit as it would have");
-    }
-    let (old, new) = (before.recipe().schedule(), config.recipe().schedule());
-    if old.steps != new.steps {
-        tracing::warn!(
-            "train.steps was {} and is {}: the learning rate now falls to {:.1e} at step {} instead of step {}",
-            old.steps,
-            new.steps,
-            new.last,
-            new.steps,
-            old.steps
-        );
+impl Args {
+    /// Says what a resumed run does differently from now on; of a launcher and its ranks, rank 0 does.
+    fn tell_changes(&self, before: &Config, config: &Config) {
+        if self.launch.launches() {
+            return;
+        }
+        for key in before.changed_keys(config, |class| class == Resume::Inexact) {
+            tracing::warn!("{key} has changed: the run goes on, but not to the bit as it would have");
+        }
+        let (old, new) = (before.recipe().schedule(), config.recipe().schedule());
+        if old.steps != new.steps {
+            tracing::warn!(
+                "train.steps was {} and is {}: the learning rate now falls to {:.1e} at step {} instead of step {}",
+                old.steps,
+                new.steps,
+                new.last,
+                new.steps,
+                old.steps
+            );
+        }
     }
 }
 

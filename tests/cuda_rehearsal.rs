@@ -113,6 +113,7 @@ fn rows_that_are_not_finite_are_found_there_too() {
 
 /// How much a step costs a device: kernels, copies and reads that are waited for, from the difference of two runs.
 #[test]
+#[expect(clippy::print_stdout, reason = "figures for whoever looks at them")]
 fn a_step_costs_few_copies_and_reads() {
     if rehearsal().is_none() {
         return;

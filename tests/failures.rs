@@ -101,6 +101,7 @@ fn a_file_size_limit_is_an_error_of_writing() {
 
 /// A real small disk, where the system lets one be made.
 #[test]
+#[expect(clippy::print_stderr, reason = "says that nothing was tried")]
 fn a_small_disk_that_fills_up() {
     let workspace = Workspace::new(8);
     let disk = workspace.path("disk");

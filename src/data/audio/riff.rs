@@ -236,7 +236,7 @@ impl Wav {
             // The container says how samples are read; they sit at its top, however many of its bits are valid.
             let by_bits = bits.div_ceil(8);
             let by_align = align / channels;
-            let is_sound = align % channels == 0 && (by_bits..=8).contains(&by_align) && by_align > 0;
+            let is_sound = align.is_multiple_of(channels) && (by_bits..=8).contains(&by_align) && by_align > 0;
             if is_sound { by_align } else { by_bits }
         };
         let is_known = match coding {

@@ -33,25 +33,14 @@ const IMAGE_FOLDERS: [&str; 9] = [
 
 /// Reads the data set in `root`; images are in `images`, or else in one of the usual folders.
 pub(super) fn read(root: &Path, images: Option<&Path>) -> Result<Dataset, DataError> {
-    let below = |folders: &[&str], name: &str| -> Vec<String> {
-        folders.iter().map(|folder| format!("{folder}{name}")).collect()
-    };
-    let require_any = |folders: &[&str], name: &str, what: &str| {
-        let names = below(folders, name);
-        require(root, &names.iter().map(String::as_str).collect::<Vec<_>>(), what)
-    };
-    let find_any = |folders: &[&str], name: &str| {
-        let names = below(folders, name);
-        find(root, &names.iter().map(String::as_str).collect::<Vec<_>>())
-    };
-
-    let index = require_any(&AUDIO_FOLDERS, "wav2capt.txt", "list of spoken captions")?;
-    let wavs = require_any(&AUDIO_FOLDERS, "wavs", "folder of audio")?;
-    let lists = split_lists(root, &require_any, &find_any)?;
+    let root = Root(root);
+    let index = root.require(&AUDIO_FOLDERS, "wav2capt.txt", "list of spoken captions")?;
+    let wavs = root.require(&AUDIO_FOLDERS, "wavs", "folder of audio")?;
+    let lists = split_lists(root)?;
     let some_image = lists.names.first().map_or("", |(_, name, _)| name);
     let pictures = match images {
         Some(folder) => folder.to_owned(),
-        None => image_folder(root, some_image)?,
+        None => image_folder(root.0, some_image)?,
     };
     let mut builder = Builder::default();
     let mut image_of: HashMap<String, usize> = HashMap::new();
@@ -65,14 +54,14 @@ pub(super) fn read(root: &Path, images: Option<&Path>) -> Result<Dataset, DataEr
         }
     }
 
-    let spoken = match find_any(&TEXT_FOLDERS, "Flickr8k.token.txt") {
+    let spoken = match root.find(&TEXT_FOLDERS, "Flickr8k.token.txt") {
         Some(path) => tokens(&read_loose_text(&path)?),
-        None => match find_any(&TEXT_FOLDERS, "captions.txt") {
+        None => match root.find(&TEXT_FOLDERS, "captions.txt") {
             Some(path) => captions(&read_loose_text(&path)?),
             None => lists.spoken,
         },
     };
-    let speakers: HashMap<String, String> = match find_any(&AUDIO_FOLDERS, "wav2spk.txt") {
+    let speakers: HashMap<String, String> = match root.find(&AUDIO_FOLDERS, "wav2spk.txt") {
         Some(path) => {
             let text = read_text(&path, "must list speakers")?;
             let pairs = text.lines().filter_map(|(_, line)| line.split_once(char::is_whitespace));
@@ -95,6 +84,22 @@ pub(super) fn read(root: &Path, images: Option<&Path>) -> Result<Dataset, DataEr
         }
     }
     Ok(builder.finish(&index))
+}
+
+/// The folder of the data set, in which a file may lie in one of several folders.
+#[derive(Clone, Copy)]
+struct Root<'a>(&'a Path);
+
+impl Root<'_> {
+    fn find(self, folders: &[&str], name: &str) -> Option<PathBuf> {
+        let names: Vec<String> = folders.iter().map(|folder| format!("{folder}{name}")).collect();
+        find(self.0, &names.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn require(self, folders: &[&str], name: &str, what: &str) -> Result<PathBuf, DataError> {
+        let names: Vec<String> = folders.iter().map(|folder| format!("{folder}{name}")).collect();
+        require(self.0, &names.iter().map(String::as_str).collect::<Vec<_>>(), what)
+    }
 }
 
 /// Which images are in which split, and what is said of them where the same file tells.
@@ -124,21 +129,17 @@ struct Sentence<'a> {
 }
 
 /// The splits of `Flickr_8k.{train,dev,test}Images.txt`, or else those of `dataset_flickr8k.json`, which are the same.
-fn split_lists(
-    root: &Path,
-    require_any: &dyn Fn(&[&str], &str, &str) -> Result<PathBuf, DataError>,
-    find_any: &dyn Fn(&[&str], &str) -> Option<PathBuf>,
-) -> Result<Lists, DataError> {
+fn split_lists(root: Root) -> Result<Lists, DataError> {
     let mut lists = Lists::default();
     let list = |split: &str| format!("Flickr_8k.{split}Images.txt");
-    let is_any_there = SPLITS.iter().any(|split| find_any(&TEXT_FOLDERS, &list(split)).is_some());
-    let karpathy = KARPATHY_FOLDERS.iter().find_map(|folder| find(root, &[&format!("{folder}dataset_flickr8k.json")]));
+    let is_any_there = SPLITS.iter().any(|split| root.find(&TEXT_FOLDERS, &list(split)).is_some());
+    let karpathy = root.find(&KARPATHY_FOLDERS, "dataset_flickr8k.json");
     if let (false, Some(path)) = (is_any_there, karpathy) {
         return karpathy_lists(&path);
     }
     for (number, split) in SPLITS.into_iter().enumerate() {
         let what = "list of a split's images (dataset_flickr8k.json would do as well)";
-        let text = read_text(&require_any(&TEXT_FOLDERS, &list(split), what)?, "must list the images of a split")?;
+        let text = read_text(&root.require(&TEXT_FOLDERS, &list(split), what)?, "must list the images of a split")?;
         lists.names.extend(text.lines().map(|(line, name)| (split, name.to_owned(), (number, line))));
         lists.files.push(text);
     }

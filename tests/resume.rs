@@ -260,3 +260,53 @@ fn a_checkpoint_of_version_0_1_is_evaluated_and_gone_on_from() {
     let (status, text) = said(&workspace, &resume);
     assert!(status == Some(0) && text.contains("after step 3"), "{text}");
 }
+
+#[test]
+fn a_run_that_is_called_latest_is_nobodys_link() {
+    let workspace = Workspace::new(8);
+    workspace.ok(&train("a", &["--set", "train.steps=4"]));
+    fs::remove_file(workspace.path("runs/latest")).expect("removed");
+    fs::rename(workspace.path("runs/a"), workspace.path("runs/latest")).expect("moved");
+    let (status, text) = said(&workspace, &train("b", &["--set", "train.steps=4"]));
+    assert!(status == Some(0) && text.contains("a folder of that name stands there"), "{text}");
+    assert!(workspace.path("runs/latest/checkpoints/step-000004/state.json").exists());
+}
+
+#[test]
+fn a_best_checkpoint_that_is_gone_is_told() {
+    let workspace = Workspace::new(8);
+    workspace.ok(&train("a", &["--set", "train.keep=9"]));
+    let best = workspace.state("a")["best"]["step"].as_u64().expect("a best step");
+    let state = workspace.path("runs/a/checkpoints/step-000004/state.json");
+    let text = fs::read_to_string(&state)
+        .expect("a state")
+        .replace("\"best\": null", "\"best\": {\"step\": 2, \"mean_r1\": 99.0}");
+    fs::write(&state, text).expect("written");
+    for step in [6, 8, 12] {
+        let _ = fs::remove_dir_all(workspace.path(&format!("runs/a/checkpoints/step-{step:06}")));
+    }
+    let (status, text) = said(&workspace, &["eval", "--checkpoint", "runs/a"]);
+    assert!(status == Some(0) && text.contains("the best checkpoint is gone"), "{text} {best}");
+    workspace.ok(&["train", "--resume", "runs/a"]);
+    assert!(workspace.state("a")["best"]["mean_r1"].as_f64() < Some(99.0));
+}
+
+/// A run whose last step turns out to be one that no evaluation was due at.
+#[test]
+fn the_last_step_is_evaluated() {
+    let workspace = Workspace::new(8);
+    workspace.ok(&train("a", &["--set", "train.keep=9"]));
+    for step in [12, 6] {
+        fs::remove_dir_all(workspace.path(&format!("runs/a/checkpoints/step-{step:06}"))).expect("removed");
+    }
+    fs::create_dir(workspace.path("runs/a/checkpoints/.step-000099.tmp")).expect("as if killed");
+    workspace.ok(&["train", "--resume", "runs/a", "--set", "train.steps=8"]);
+    let evaluated: Vec<u64> = workspace
+        .metrics("a")
+        .iter()
+        .filter(|line| line["kind"] == "eval")
+        .filter_map(|line| line["step"].as_u64())
+        .collect();
+    assert_eq!(evaluated, [6, 8]);
+    assert!(!workspace.path("runs/a/checkpoints/.step-000099.tmp").exists());
+}

@@ -153,3 +153,81 @@ fn hours_of_silence_are_refused_by_the_header() {
         assert!(error.contains("30 minutes, and no utterance is longer than 30; cut it"), "{error}");
     }
 }
+
+/// Files made of the fixtures, and what reading and the header say of them.
+struct Made {
+    folder: tempfile::TempDir,
+}
+
+impl Made {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder") }
+    }
+
+    /// Samples and what is odd, or the error; the header has to agree.
+    fn read(&self, bytes: &[u8]) -> Result<(usize, Option<String>), String> {
+        let path = self.folder.path().join("made");
+        std::fs::write(&path, bytes).expect("written");
+        let recording = Recording::read(&path).map_err(|error| error.to_string())?;
+        let header = Header::read(&path).expect("a header");
+        assert_eq!(header.frames.unwrap_or(recording.frames), recording.frames);
+        assert_eq!(recording.samples.len() as u64, recording.frames);
+        Ok((recording.samples.len(), recording.wrong_header))
+    }
+}
+
+#[test]
+fn wav_files_with_odd_ends_and_frames() {
+    let made = Made::new();
+    let wav = std::fs::read(wild("00_reference.wav")).expect("audio");
+    let read = |bytes: &[u8]| made.read(bytes).expect("audio");
+    // A known chunk that is cut, or zeros: behind the samples is no sound.
+    let cut = [&wav[..], b"id3 ", &90_000u32.to_le_bytes(), &[7; 5000]].concat();
+    assert_eq!(read(&cut), (16_000, None));
+    assert_eq!(read(&[&wav[..], &[0; 4000]].concat()), (16_000, None));
+    let (samples, odd) = read(&[&wav[..], &wav].concat());
+    assert!(samples == 16_000 && odd.is_some_and(|odd| odd.contains("another WAV file follows")));
+    // Frames of four bytes are stated for samples of two.
+    let mut wide = wav;
+    wide[32] = 4;
+    let (samples, odd) = read(&wide);
+    assert!(samples == 16_000 && odd.is_some_and(|odd| odd.contains("frames of 4 bytes for 1 x 16 bits")));
+}
+
+#[test]
+fn mp3_files_with_other_bytes_between_frames() {
+    let made = Made::new();
+    let mp3 = std::fs::read(fixture("media_tone.mp3")).expect("audio");
+    let (samples, odd) = made.read(&mp3).expect("audio");
+    assert_eq!((samples, odd), (4000, None));
+    let vbr = std::fs::read(wild("08b_mp3_vbr_without_xing_9.5s.mp3")).expect("audio");
+    let (alone, _) = made.read(&vbr).expect("audio");
+    for junk in [&b"LYRICSBEGIN and so on"[..], &[0xff; 300], &[0x55; 37]] {
+        let (behind, _) = made.read(&[&vbr[..], junk].concat()).expect("audio");
+        assert_eq!(behind, alone);
+        let (between, odd) = made.read(&[&vbr[..], junk, &vbr].concat()).expect("audio");
+        assert!(between == 2 * alone && odd.is_some(), "{between} {alone}");
+    }
+    // A tag whose items stand before its footer.
+    let footer = [&b"APETAGEX"[..], &2000u32.to_le_bytes(), &20_000u32.to_le_bytes(), &[0; 16]].concat();
+    assert_eq!(made.read(&[&vbr[..], &footer, &vbr].concat()).expect("audio").0, 2 * alone);
+}
+
+#[test]
+fn flac_and_ogg_files_with_tags_and_damage() {
+    let made = Made::new();
+    let flac = std::fs::read(wild("09_flac_control_5s.flac")).expect("audio");
+    let tag = [&b"TAG"[..], &[b' '; 125]].concat();
+    assert_eq!(made.read(&[&flac[..], &tag].concat()), Ok((80_000, None)));
+    // A padding block of 100,000 bytes behind the first one.
+    let padding = [&[1u8][..], &100_000u32.to_be_bytes()[1..], &vec![0; 100_000]].concat();
+    let wide = [&flac[..42], &padding, &flac[42..]].concat();
+    assert_eq!(made.read(&wide), Ok((80_000, None)));
+
+    let ogg = std::fs::read(wild("06e_vorbis_control.ogg")).expect("audio");
+    let mut flipped = ogg.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    assert!(made.read(&flipped).expect_err("damaged").contains("a page of it is damaged or missing"));
+    assert_eq!(made.read(&[&ogg[..], &tag].concat()), Ok((80_000, None)));
+}

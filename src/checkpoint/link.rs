@@ -8,6 +8,8 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::telemetry::warn_once;
 
+/// The files of a checkpoint.
+const CHECKPOINT: [&str; 3] = ["model.safetensors", "optimizer.safetensors", "state.json"];
 /// Bytes of the longest small file that names a folder.
 const LONGEST: u64 = 4096;
 
@@ -25,8 +27,14 @@ fn try_point(link: &Path, target: &Path) -> Result<()> {
     if symlink(target, &beside).is_err() {
         fs::write(&beside, format!("{}\n", target.display()))?;
     }
-    // A copy of a run may hold a folder here.
+    // In a copy of a run a copy of a checkpoint may stand here; any other folder is somebody's.
     if fs::symlink_metadata(link).is_ok_and(|found| found.is_dir()) {
+        let is_copy = fs::read_dir(link)?
+            .all(|entry| entry.is_ok_and(|entry| CHECKPOINT.iter().any(|name| entry.file_name() == *name)));
+        if !is_copy {
+            let _ = fs::remove_file(&beside);
+            return Err(std::io::Error::other("a folder of that name stands there"));
+        }
         fs::remove_dir_all(link)?;
     }
     fs::rename(&beside, link)
@@ -66,5 +74,9 @@ mod tests {
         }
         point(&path("last"), Path::new("a"));
         assert!(fs::symlink_metadata(path("last")).expect("a link").is_symlink());
+        fs::create_dir(path("latest")).expect("a folder");
+        fs::write(path("latest/config.toml"), "somebody's run").expect("written");
+        point(&path("latest"), Path::new("a"));
+        assert!(path("latest/config.toml").exists());
     }
 }

@@ -194,6 +194,14 @@ impl RunDir {
         if let Some(best) = best {
             link::point(&self.path.join(BEST), &target(best));
         }
+        let entries = fs::read_dir(self.path.join(CHECKPOINTS)).into_iter().flatten().flatten();
+        for entry in entries {
+            // What a process that was killed had begun to write.
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(".step-") && name.ends_with(".tmp") {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
         let earlier = self.steps().into_iter().filter(|step| *step <= state.step);
         for step in earlier.skip(keep.max(1)).filter(|step| best != Some(*step)) {
             let old = self.checkpoint_path(step);
@@ -201,6 +209,12 @@ impl RunDir {
                 tracing::warn!("{}: cannot be removed: {error}", old.display());
             }
         }
+    }
+
+    /// Whether there is a checkpoint of `step`, whole or not.
+    #[must_use]
+    pub fn has(&self, step: u64) -> bool {
+        self.checkpoint(step).is_ok()
     }
 
     /// Whether there is a checkpoint, whole or not.
@@ -233,7 +247,10 @@ impl RunDir {
         let (newest, state) = self.newest()?;
         let Some(best) = state.best else { return Ok(newest) };
         let path = self.checkpoint_path(best.step);
-        let checkpoint = self.checkpoint(best.step)?;
+        let Ok(checkpoint) = self.checkpoint(best.step) else {
+            tracing::warn!("{}: the best checkpoint is gone; {} counts", path.display(), newest.path().display());
+            return Ok(newest);
+        };
         let linked = fs::canonicalize(link::follow(&self.path.join(BEST))).ok();
         let is_stale = linked.is_some_and(|linked| linked.starts_with(self.path.join(CHECKPOINTS)) && linked != path);
         if is_stale {

@@ -66,6 +66,9 @@ pub struct State {
     /// Steps that were made without L_cmd because the batch held a single image.
     #[serde(default)]
     pub without_cmd: u64,
+    /// The step after which the last evaluation was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_evaluation: Option<u64>,
     /// Whether the evaluation that is due at this step has been made.
     pub evaluated: bool,
     /// The best checkpoint so far.
@@ -95,6 +98,7 @@ impl State {
             skipped: 0,
             nan_batches: 0,
             without_cmd: 0,
+            last_evaluation: None,
             evaluated: true,
             best: None,
             data,

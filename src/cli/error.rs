@@ -60,7 +60,7 @@ const USAGE: u8 = 2;
 const NOT_FINITE: u8 = 3;
 
 impl Error {
-    /// 1 failed while running, 2 wrong usage or configuration, 3 not finite, 130 interrupted, 143 terminated.
+    /// 1 failed while running, 2 wrong usage or configuration, 3 not finite, 130 interrupted, 143 terminated, 129 hung up.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {

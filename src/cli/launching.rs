@@ -1,6 +1,7 @@
 //! The options of `cmd train` that start several processes.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use super::device::{Local, device};
 use super::error::Error;
@@ -39,10 +40,11 @@ impl LaunchArgs {
     }
 
     /// Starts the processes with this program's other arguments and waits for them.
-    pub(super) fn launch(&self, device_name: &str, signals: &Signals) -> Result<(), Error> {
+    /// Rank 0 has `patience` to save what was trained when another fails.
+    pub(super) fn launch(&self, device_name: &str, patience: Duration, signals: &Signals) -> Result<(), Error> {
         Rank::may_launch(self.nnodes)?;
         device(device_name, Local { rank: 0, size: Some(self.nproc) })?;
-        Ok(launch(&without_options(std::env::args_os().skip(1)), self.nproc, self.nodes()?, signals)?)
+        Ok(launch(&without_options(std::env::args_os().skip(1)), self.nproc, self.nodes()?, patience, signals)?)
     }
 
     fn nodes(&self) -> Result<Option<Nodes>, Error> {

@@ -41,7 +41,7 @@ const EXAMPLES: &str = "Examples:
   cmd data check configs/demo.toml
 
 `cmd-train ARGS` is `cmd train ARGS`, `cmd-eval ARGS` is `cmd eval ARGS`.
-Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 loss not finite, 130 interrupted, 143 terminated.";
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 loss not finite, 130 interrupted, 143 terminated, 129 hung up.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -88,15 +88,15 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     }
 
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
+    let timeout = Duration::from_secs(timeout_seconds(args, config.as_ref(), &overrides) as u64);
     if args.launch.launches() {
-        return args.launch.launch(&args.device, &signals);
+        return args.launch.launch(&args.device, timeout, &signals);
     }
     let starting = signals.nothing_to_lose()?;
     let rank = rank?;
     let local = rank.as_ref().map_or(Local::ALONE, |rank| Local { rank: rank.local_rank, size: rank.local_size });
     let device = device(&args.device, local)?;
-    let timeout = config.clone().unwrap_or_default().distributed.timeout_seconds as u64;
-    let world = World::join(rank, device, Duration::from_secs(timeout))?;
+    let world = World::join(rank, device, timeout)?;
     let config = match config {
         _ if args.resume.is_some() => sent_config(config, &overrides, &world)?,
         Some(config) => config,
@@ -148,6 +148,18 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     }
     tracing::info!("next: cmd eval --checkpoint {} --split test", display_relative(run.path()));
     Ok(())
+}
+
+/// How long the others are waited for. A rank that does not have the configuration of a resumed run yet takes it from the run's folder where
+/// it sees that, or from the command line.
+fn timeout_seconds(args: &Args, config: Option<&Config>, overrides: &[Override]) -> i64 {
+    let seen = || {
+        let run = RunDir::open(args.resume.as_ref()?, &args.output).ok()?;
+        Some(Config::load(&run.config(), overrides, Needs::Encoders).ok()?.distributed.timeout_seconds)
+    };
+    let said = || overrides.iter().rev().find_map(|change| change.whole("distributed.timeout_seconds"));
+    let known = config.map(|config| config.distributed.timeout_seconds);
+    known.or_else(seen).or_else(said).unwrap_or_else(|| Config::default().distributed.timeout_seconds)
 }
 
 /// The run that the arguments mean, and the configuration with which it goes on.

@@ -95,6 +95,12 @@ impl FromStr for Override {
 }
 
 impl Override {
+    /// The whole number that `key` is overridden with, if it is.
+    #[must_use]
+    pub fn whole(&self, key: &str) -> Option<i64> {
+        self.value.as_integer().filter(|_| self.key == key)
+    }
+
     /// The key that is overridden.
     #[must_use]
     pub fn key(&self) -> &str {

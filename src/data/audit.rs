@@ -58,7 +58,7 @@ pub struct Audit {
     pub missing_splits: Vec<String>,
     /// Images of one split with equal content, in splits that are not trained on: found for a right answer, a copy counts as wrong.
     pub copies: Vec<Vec<PathBuf>>,
-    /// Training images that an image of another split equals, by name or content.
+    /// Images of other splits that a training image equals, by name or content.
     pub leaked: Vec<PathBuf>,
     /// Captions whose image is in no split.
     pub captions_without_image: Vec<String>,
@@ -243,7 +243,7 @@ impl Audit {
             (Grade::Stops, "missing", paths(&self.missing)),
             (Grade::Stops, "unreadable", reasons(&self.unreadable)),
             (Grade::Note, "copies in one split", self.copies.iter().map(equal).collect()),
-            (Grade::Note, "training image in another split", paths(&self.leaked)),
+            (Grade::Note, "trained on", paths(&self.leaked)),
             (Grade::Note, "duplicated", paths(&self.duplicated)),
             (Grade::Note, "caption without image", self.captions_without_image.clone()),
             (Grade::Note, "image without captions", paths(&self.images_without_captions)),

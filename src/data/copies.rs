@@ -17,8 +17,8 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Compares `files`. Only files of one size can be equal, so few are read.
-    pub(super) fn new(files: &[Arc<Path>], workers: usize) -> Self {
+    /// Compares `files`. Only files of one size can be equal, and of those only groups for which `counts` says so are read.
+    pub(super) fn new(files: &[Arc<Path>], workers: usize, counts: impl Fn(&[usize]) -> bool) -> Self {
         let size =
             |path: &Path| std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|found| found.len());
         let sizes: Vec<Option<u64>> = on_all_cores(files, workers, move |path| size(path));
@@ -28,7 +28,8 @@ impl Contents {
                 of_size.entry(*size).or_default().push(index);
             }
         }
-        let alike: Vec<usize> = of_size.into_values().filter(|alike| alike.len() > 1).flatten().collect();
+        let alike: Vec<usize> =
+            of_size.into_values().filter(|alike| alike.len() > 1 && counts(alike)).flatten().collect();
         let paths: Vec<Arc<Path>> = alike.iter().map(|index| files[*index].clone()).collect();
         let hash = |path: &Path| {
             let mut hasher = blake3::Hasher::new();
@@ -74,26 +75,22 @@ impl Split {
     #[must_use]
     pub fn copies(&self, workers: usize) -> Vec<Vec<usize>> {
         let files: Vec<Arc<Path>> = self.images.iter().map(|image| image.path.clone()).collect();
-        Contents::new(&files, workers).equal().into_iter().map(<[usize]>::to_vec).collect()
+        Contents::new(&files, workers, |_| true).equal().into_iter().map(<[usize]>::to_vec).collect()
     }
 
     /// Images of this split that the training split of `dataset` holds too, by name or by content.
     #[must_use]
-    pub fn leaked<'d>(&self, dataset: &'d Dataset, workers: usize) -> Vec<&'d Path> {
+    pub fn leaked(&self, dataset: &Dataset, workers: usize) -> Vec<&Path> {
         let training = dataset.images.iter().filter(|image| &*image.split == "train" && *image.split != *self.name);
         let mut files: Vec<Arc<Path>> = self.images.iter().map(|image| image.path.clone()).collect();
         let own = files.len();
-        let training: Vec<&'d Arc<Path>> = training.map(|image| &image.path).collect();
-        files.extend(training.iter().map(|path| (*path).clone()));
-        let contents = Contents::new(&files, workers);
-        let mut found: Vec<&Path> = Vec::new();
-        for group in contents.equal() {
-            if group[0] < own {
-                found.extend(group.iter().filter_map(|index| Some(&***training.get(index.checked_sub(own)?)?)));
-            }
-        }
+        files.extend(training.map(|image| image.path.clone()));
+        let is_on_both_sides =
+            |group: &[usize]| group.iter().any(|index| *index < own) && group.iter().any(|index| *index >= own);
+        let contents = Contents::new(&files, workers, is_on_both_sides);
+        let leaks = contents.equal().into_iter().filter(|group| is_on_both_sides(group));
+        let mut found: Vec<&Path> = leaks.flatten().filter_map(|index| Some(&*self.images.get(*index)?.path)).collect();
         found.sort_unstable();
-        found.dedup();
         found
     }
 }

@@ -27,12 +27,15 @@ pub struct Nodes {
 
 /// Runs this program with `arguments` in `count` processes here and waits for them. When one fails, the others are stopped.
 ///
+/// Rank 0, which may be saving what was trained, has `patience` to end then; the others have seconds.
+///
 /// # Errors
 /// When they cannot be started, one of them fails, or a signal comes.
 pub fn launch(
     arguments: &[OsString],
     count: usize,
     nodes: Option<Nodes>,
+    patience: Duration,
     signals: &Signals,
 ) -> Result<(), DistributedError> {
     let Nodes { count: nodes, rank: node, meeting: (host, port) } =
@@ -102,8 +105,14 @@ pub fn launch(
         if signals.take_save() {
             ranks.signal(libc::SIGUSR1);
         }
-        if failure.as_ref().is_some_and(|(since, _)| since.elapsed() > GRACE) {
-            ranks.signal(libc::SIGKILL);
+        if let Some((since, _)) = &failure {
+            let writer = usize::from(node == 0);
+            if since.elapsed() > GRACE {
+                ranks.signal_from(writer, libc::SIGKILL);
+            }
+            if since.elapsed() > GRACE + patience {
+                ranks.signal(libc::SIGKILL);
+            }
         }
         std::thread::sleep(POLL);
     }
@@ -141,7 +150,12 @@ impl Ranks {
     }
 
     fn signal(&self, signal: i32) {
-        for child in self.0.iter().flatten() {
+        self.signal_from(0, signal);
+    }
+
+    /// Signals this machine's ranks from the one with number `first` on.
+    fn signal_from(&self, first: usize, signal: i32) {
+        for child in self.0.iter().skip(first).flatten() {
             // SAFETY: a child that has not been waited for keeps its number.
             unsafe { libc::kill(child.id() as i32, signal) };
         }

@@ -176,6 +176,16 @@ impl World {
         if is_same { Ok(()) } else { Err(DistributedError::Differs { rank: self.rank, what }) }
     }
 
+    /// Rank 0's numbers; each process gives as many.
+    ///
+    /// # Errors
+    /// As [`Self::gather`].
+    pub fn first_numbers(&self, own: &[i64]) -> Result<Vec<i64>, DistributedError> {
+        let mut all = self.gather_numbers(own)?;
+        all.truncate(own.len());
+        Ok(all)
+    }
+
     /// Rank 0's number.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::EvalError;
 use crate::data::{DataError, Skipped, Split};
-use crate::distributed::{Crew, World};
+use crate::distributed::{Crew, DistributedError, World};
 use crate::encoders::Encoders;
 use crate::features::{FeatureConfig, FeatureSource, Use};
 use crate::model::{CmdModel, catch_libtorch};
@@ -161,6 +161,9 @@ fn gather_rows(places: &[usize], own: &Tensor, count: usize, world: &World) -> R
     let mut present = vec![0; count];
     places.iter().for_each(|place| present[*place] = 1);
     let present = world.sum_numbers(&present)?;
+    if present.iter().any(|processes| *processes > 1) {
+        return Err(DistributedError::Differs { rank: world.rank(), what: "order of files" }.into());
+    }
     let present: Vec<usize> = (0..count).filter(|place| present[*place] > 0).collect();
     let select: Vec<i64> = present.iter().map(|place| *place as i64).collect();
     let rows = rows.index_select(0, &Tensor::from_slice(&select));

@@ -80,6 +80,7 @@ impl<'a> FeatureSource<'a> {
     /// When an encoder fails, an utterance is too long to be kept, a file cannot be read and that counts as a failure, or a signal
     /// comes.
     pub fn fill(&mut self) -> Result<(), FeatureError> {
+        self.check_kept()?;
         if self.config.encoders.image.cache {
             self.fill_images()?;
         }
@@ -177,7 +178,7 @@ impl<'a> FeatureSource<'a> {
         &mut self,
         mut visit: impl FnMut(&[usize], &SpeechStates) -> Result<(), E>,
     ) -> Result<Vec<(usize, DataError)>, E> {
-        let groups = self.share(self.split.utterances_by_length(self.config.encoders.speech.batch_size as usize));
+        let groups = self.share(self.groups_by_length()?);
         if let Some(memory) = &self.speech {
             for group in &groups {
                 self.crew.check().map_err(FeatureError::from)?;
@@ -228,6 +229,37 @@ impl<'a> FeatureSource<'a> {
         self.reader(|reader, agree| {
             reader.for_each((&what, "files"), groups, read, agree, |_| Ok::<(), FeatureError>(()))
         })?;
+        Ok(())
+    }
+
+    /// Utterances in groups of like length. Where processes share them out, rank 0's order counts: another machine's files may differ.
+    fn groups_by_length(&self) -> Result<Vec<Vec<usize>>, FeatureError> {
+        let size = self.config.encoders.speech.batch_size as usize;
+        let groups = self.split.utterances_by_length(size);
+        if self.purpose == Use::Training {
+            return Ok(groups);
+        }
+        let order: Vec<i64> = groups.into_iter().flatten().map(|index| index as i64).collect();
+        let order: Vec<usize> =
+            self.crew.world.first_numbers(&order)?.into_iter().map(|index| index as usize).collect();
+        Ok(order.chunks(size).map(<[usize]>::to_vec).collect())
+    }
+
+    /// Checks, before hours of encoding, that every utterance which is to be kept fits the window of training.
+    ///
+    /// # Errors
+    /// When one does not.
+    pub fn check_kept(&self) -> Result<(), FeatureError> {
+        if !self.config.encoders.speech.cache || self.purpose != Use::Training {
+            return Ok(());
+        }
+        let limit = self.config.audio.max_seconds;
+        for utterance in &self.split.utterances {
+            let seconds = Header::read(&utterance.audio).ok().and_then(|header| header.seconds()).unwrap_or(0.0);
+            if seconds > limit {
+                return Err(FeatureError::TooLong { path: utterance.audio.to_path_buf(), seconds, limit });
+            }
+        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{Session, TrainError};
 use crate::checkpoint::free_bytes;
-use crate::data::{DataError, Header};
+use crate::data::Header;
 use crate::eval::{EvalSet, SplitResult};
 use crate::features::{FeatureSource, Use};
 
@@ -48,9 +48,19 @@ impl Session<'_> {
     /// # Errors
     /// Those that the run would have had.
     pub fn dry_run(&mut self, output: &Path) -> Result<DryRun, TrainError> {
+        let existing = output.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+        let can_write = rustix::fs::access(
+            if existing.as_os_str().is_empty() { Path::new(".") } else { existing },
+            rustix::fs::Access::WRITE_OK,
+        );
+        if can_write.is_err() || existing.is_file() {
+            let why = format!("--output {}: {} cannot be written", output.display(), existing.display());
+            return Err(TrainError::Recipe(why));
+        }
         self.prepare()?;
         let config = self.recipe.features.clone();
         let source = FeatureSource::new(self.encoders, &self.split, &config, Use::Training, self.crew);
+        source.check_kept()?;
         let begun = Instant::now();
         let step = self.state.step;
         let batch = self.batches(&source, step..step + 1).next().transpose()?;
@@ -71,15 +81,15 @@ impl Session<'_> {
             step_seconds,
             checkpoint_bytes: self.checkpoint_bytes() * (self.recipe.train.keep as u64 + 2),
             free_bytes: free_bytes(output),
-            cache_bytes: self.cache_bytes()?,
+            cache_bytes: self.cache_bytes(),
             free_memory: proc_bytes("/proc/meminfo", "MemAvailable:"),
             peak_memory: proc_bytes("/proc/self/status", "VmHWM:"),
         })
     }
 
     /// Warns where what is kept in memory is more than there is.
-    pub(super) fn check_memory(&self) -> Result<(), DataError> {
-        let (needed, free) = (self.cache_bytes()?, proc_bytes("/proc/meminfo", "MemAvailable:"));
+    pub(super) fn check_memory(&self) {
+        let (needed, free) = (self.cache_bytes(), proc_bytes("/proc/meminfo", "MemAvailable:"));
         if let Some(free) = free.filter(|free| *free < needed) {
             tracing::warn!(
                 "encoders.*.cache will take some {:.1} GB of memory, {:.1} GB are free",
@@ -87,11 +97,10 @@ impl Session<'_> {
                 free as f64 / 1e9
             );
         }
-        Ok(())
     }
 
     /// Memory that `encoders.*.cache` takes, from the mean length of some utterances.
-    fn cache_bytes(&self) -> Result<u64, DataError> {
+    fn cache_bytes(&self) -> u64 {
         let encoders = &self.recipe.features.encoders;
         let mut bytes = 0;
         if encoders.image.cache {
@@ -112,7 +121,7 @@ impl Session<'_> {
             let frames = mean * spec.sample_rate as f64 / spec.hop as f64;
             bytes += (utterances.len() as f64 * frames * (4 * spec.layers * spec.width) as f64) as u64;
         }
-        Ok(bytes)
+        bytes
     }
 }
 

@@ -130,6 +130,19 @@ impl<'a> Session<'a> {
                 state.step
             )));
         }
+        let mut state = state;
+        if let Some(best) = state.best.filter(|best| !run.has(best.step)) {
+            tracing::warn!(
+                "{}: the best checkpoint, of step {}, is gone; the next evaluation counts",
+                run.path().display(),
+                best.step
+            );
+            state.best = None;
+        }
+        // The last step is evaluated, whether one was due or not; version 0.1 did not say where the last one was made.
+        let is_due =
+            state.last_evaluation.map_or(state.step % self.recipe.train.eval_every as u64 != 0, |at| at != state.step);
+        state.evaluated &= !(state.step == steps && is_due);
         self.adam = Adam::restore(self.recipe.adam(), checkpoint.load_for_training(&mut self.model)?);
         self.saved = Some(state.step);
         self.state = State { configuration: self.state.configuration.take().or(state.configuration.clone()), ..state };
@@ -212,7 +225,14 @@ impl<'a> Session<'a> {
     /// Writes down that the weights on the disk have been evaluated.
     pub(super) fn save_evaluation(&mut self) -> Result<(), CheckpointError> {
         match &self.run {
-            Some(run) if self.saved == Some(self.state.step) => run.amend(&self.state, self.recipe.train.keep as usize),
+            Some(run) if self.saved == Some(self.state.step) => {
+                let amended = run.amend(&self.state, self.recipe.train.keep as usize);
+                amended.or_else(|error| {
+                    tracing::warn!("{error}; saved anew");
+                    self.saved = None;
+                    self.save()
+                })
+            }
             _ => self.save(),
         }
     }

@@ -42,7 +42,8 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When something fails, a signal comes, or a loss is not finite (before the update).
     pub fn train(&mut self) -> Result<(), TrainError> {
-        let result = self.try_train();
+        let result = catch_libtorch(|| self.try_train());
+        let result = result.unwrap_or_else(|error| Err(TrainError::Libtorch { step: self.state.step + 1, error }));
         let Err(error) = result else { return Ok(()) };
         if self.is_whole && self.state.step > 0 && !matches!(error, TrainError::Checkpoint(_)) {
             // A stop that leaves nothing behind is not the stop that was asked for.
@@ -76,7 +77,7 @@ impl<'a> Session<'a> {
         if !self.state.evaluated {
             self.evaluate(&mut dev)?;
         }
-        self.check_memory()?;
+        self.check_memory();
         let mut source = FeatureSource::new(self.encoders, &self.split, &config, Use::Training, self.crew);
         source.fill()?;
         self.unreadable.extend(source.unusable().keys());
@@ -129,7 +130,6 @@ impl<'a> Session<'a> {
         let nothing = vec![0; self.rows().count()];
         let (ids, skipped) = batch.map_or((&nothing[..], &[][..]), |batch| (&batch.image_ids, &batch.skipped));
         let news = exchange(self.crew, ids, skipped)?;
-        self.state.skipped += news.skipped;
         self.unreadable.extend(&news.unreadable);
         self.check_unreadable()?;
         Ok(news)
@@ -201,6 +201,8 @@ impl<'a> Session<'a> {
         let next = (step + 1) * self.recipe.train.batch_size as u64;
         let count = self.split.utterances.len() as u64;
         self.state.step = step + 1;
+        self.state.skipped += news.skipped;
+        self.state.without_cmd += u64::from(self.recipe.denoises() && gradient.losses.cmd.is_none());
         (self.state.epoch, self.state.position) = (next / count, next % count);
         Ok(broken.is_none().then_some(Update { gradient, loss, grad_norm, lr }))
     }
@@ -221,14 +223,13 @@ impl<'a> Session<'a> {
     }
 
     /// The noise of a global batch. Without donors, in a batch that happens to hold a single image, the step goes without L_cmd.
-    fn noise(&mut self, encoded: &Encoded, image_ids: &[i64]) -> Option<PatchNoise> {
+    fn noise(&self, encoded: &Encoded, image_ids: &[i64]) -> Option<PatchNoise> {
         self.model.config().fusion?;
         let (count, noise) = (encoded.patches.size()[1] as usize, &self.recipe.noise);
         let (seed, step) = (self.recipe.seed(), self.state.step);
         match PatchNoise::draw(image_ids, count, noise.ratio, noise.donor_position, seed, step) {
             Ok(drawn) => Some(drawn),
             Err(_) => {
-                self.state.without_cmd += 1;
                 warn_once(
                     "a batch holds a single image, so its step goes without L_cmd; metrics.jsonl counts them"
                         .to_owned(),
@@ -307,6 +308,7 @@ impl<'a> Session<'a> {
             self.state.best = Some(BestScore { step, mean_r1 });
         }
         self.state.evaluated = true;
+        self.state.last_evaluation = Some(step);
         tracing::info!(
             "step {step}: {} R@1 speech->image {:.1}, image->speech {:.1}, mean {mean_r1:.1}{}",
             result.split,

@@ -10,7 +10,6 @@ use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 
-use super::kind::START;
 use super::{Header, MAX_FRAMES, Recording, mix_down};
 
 /// What a packet that cannot be decoded means.
@@ -63,8 +62,7 @@ fn flac_streams(bytes: &[u8]) -> Vec<&[u8]> {
 
 /// Reads what the streams of a FLAC file say of themselves.
 pub(super) fn flac_header(bytes: &[u8]) -> Result<Header, String> {
-    let first = |stream: &[u8]| header(Cursor::new(stream[..stream.len().min(START)].to_vec()));
-    join_headers(flac_streams(bytes).into_iter().map(first))
+    join_headers(flac_streams(bytes).into_iter().map(|stream| header(Cursor::new(stream.to_vec()))))
 }
 
 /// Decodes FLAC, at least `most` samples of a channel or all.

@@ -39,6 +39,10 @@ impl Kind {
                 [b'.', b's', b'n', b'd', ..] => return Err(refused("a Sun audio file")),
                 [_, _, _, _, b'f', b't', b'y', b'p', ..] => return Err(refused("an MP4 file")),
                 [0x1a, 0x45, 0xdf, 0xa3, ..] => return Err(refused("a WebM or Matroska file")),
+                [b'#', b'!', b'A', b'M', b'R', ..] => return Err(refused("an AMR file")),
+                [b'N', b'I', b'S', b'T', b'_', b'1', b'A', ..] => return Err(refused("a NIST SPHERE file")),
+                [0xff, 0xf1 | 0xf9, ..] => return Err(refused("an AAC file (ADTS)")),
+                [0xff, 0xfc..=0xfd, ..] if !is_mp3(rest) => return Err(refused("an MP2 file")),
                 [b'c', b'a', b'f', b'f', ..] => return Err(refused("a CAF file")),
                 _ if is_mp3(rest) => return Ok((Self::Mp3, place)),
                 _ => {}
@@ -69,7 +73,7 @@ fn refused(what: &str) -> String {
     format!("{what}, which is not read; convert it: ffmpeg -i IN -c:a pcm_s16le OUT.wav")
 }
 
-/// Bytes of the tag at the start of `bytes`: ID3 in front or behind, APE, or Lyrics3.
+/// Bytes of the tag at the start of `bytes`: ID3 in front or behind, or APE.
 pub(super) fn tag_length(bytes: &[u8]) -> Option<usize> {
     match bytes {
         [b'I', b'D', b'3', _, _, flags, a, b, c, d, ..] if [a, b, c, d].iter().all(|byte| **byte < 0x80) => {
@@ -77,8 +81,10 @@ pub(super) fn tag_length(bytes: &[u8]) -> Option<usize> {
             Some(10 + length + if flags & 0x10 == 0 { 0 } else { 10 })
         }
         [b'T', b'A', b'G', ..] => Some(128),
-        [b'A', b'P', b'E', b'T', b'A', b'G', b'E', b'X', _, _, _, _, a, b, c, d, ..] => {
-            Some(32 + u32::from_le_bytes([*a, *b, *c, *d]) as usize)
+        [b'A', b'P', b'E', b'T', b'A', b'G', b'E', b'X', _, _, _, _, a, b, c, d, _, _, _, _, _, _, _, flags, ..] => {
+            // The items stand behind a header, and before a footer.
+            let items = if flags & 0x20 == 0 { 0 } else { u32::from_le_bytes([*a, *b, *c, *d]) as usize };
+            Some(32 + items)
         }
         _ => None,
     }

@@ -1,5 +1,6 @@
 //! Audio files as mono samples at the rate of the speech encoder.
 
+mod clip;
 mod compressed;
 mod kind;
 mod mp3;
@@ -10,13 +11,14 @@ mod wav;
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::ops::Range;
 use std::path::Path;
 
 use super::DataError;
 use super::budget::Budget;
 use super::guard::{guarded, open_regular};
 use crate::telemetry::warn_once;
+pub use clip::Clip;
+use clip::Extent;
 use kind::{Kind, START};
 
 /// Bytes of the largest file that is read.
@@ -27,65 +29,6 @@ const RATES: std::ops::RangeInclusive<u32> = 1_000..=768_000;
 const MAX_SECONDS: f64 = 1800.0;
 /// Samples of a channel of the longest file.
 const MAX_FRAMES: u64 = 1 << 28;
-/// Seconds that are decoded beyond what is used, where the rate changes: the filter reaches that far.
-const MARGIN: f64 = 3.0;
-
-/// Part of an utterance that is used.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Clip {
-    /// At most this many samples from the start.
-    Start(usize),
-    /// A window of at most `samples`; `place` in [0, 1) says where among the possible starts.
-    Window {
-        /// Length of the window.
-        samples: usize,
-        /// Where it starts.
-        place: f32,
-    },
-}
-
-impl Clip {
-    /// The window's first sample in a file of `whole` samples.
-    fn start(self, whole: u64) -> u64 {
-        match self {
-            Self::Window { samples, place } if whole > samples as u64 => {
-                (f64::from(place) * (whole - samples as u64 + 1) as f64) as u64
-            }
-            _ => 0,
-        }
-    }
-
-    fn samples(self) -> usize {
-        match self {
-            Self::Start(samples) | Self::Window { samples, .. } => samples,
-        }
-    }
-}
-
-/// Part of a file that is decoded.
-#[derive(Clone, Copy, Debug)]
-enum Extent {
-    All,
-    /// What a clip needs at this rate.
-    Clip(Clip, u32),
-}
-
-impl Extent {
-    /// Samples of a file with `frames` at `rate`.
-    fn range(self, frames: u64, rate: u32) -> Range<u64> {
-        match self {
-            Self::Clip(clip, of) if of == rate => {
-                let start = clip.start(frames);
-                start..frames.min(start.saturating_add(clip.samples() as u64))
-            }
-            Self::Clip(Clip::Start(samples), of) => {
-                let seconds = samples as f64 / f64::from(of) + MARGIN;
-                0..frames.min((seconds * f64::from(rate)) as u64)
-            }
-            Self::All | Self::Clip(..) => 0..frames,
-        }
-    }
-}
 
 /// Mono samples in [-1, 1].
 #[derive(Clone, Debug, PartialEq)]
@@ -132,6 +75,8 @@ impl Audio {
         let start = if rate == sample_rate { 0 } else { clip.start(whole as u64) as usize };
         samples.drain(..start.min(samples.len()));
         samples.truncate(clip.samples());
+        // A window must not keep the memory of its file.
+        samples.shrink_to_fit();
         if samples.len() < min_samples {
             samples.resize(min_samples, 0.0);
         }
@@ -166,16 +111,18 @@ impl Recording {
         let mut source = Source::open(path).map_err(bad)?;
         let header = guarded(|| source.header()).and_then(Header::checked).map_err(|why| bad(unreadable(&why)))?;
         let frames = header.frames.unwrap_or(MAX_FRAMES);
-        let range = extent.range(frames, header.rate);
+        let range = if matches!(source, Source::Wav(_)) { extent.range(frames, header.rate) } else { 0..frames };
+        let used = extent.range(frames, header.rate).end;
         // Interleaved samples and their mean, beside what the file itself takes.
         let _taken = Budget::take(12 * (range.end - range.start) + source.bytes());
-        let mut recording = guarded(|| source.decode(extent, range.end)).map_err(|why| bad(unreadable(&why)))?;
+        let mut recording = guarded(|| source.decode(extent, used)).map_err(|why| bad(unreadable(&why)))?;
         if !matches!(source, Source::Wav(_)) {
             // These are decoded from their start.
             recording.frames = header.frames.unwrap_or(recording.frames);
             let range = extent.range(recording.frames, recording.rate);
             recording.samples.truncate(range.end as usize);
             recording.samples.drain(..(range.start as usize).min(recording.samples.len()));
+            recording.samples.shrink_to_fit();
         }
         if recording.samples.is_empty() {
             return Err(bad("no samples".to_owned()));
@@ -255,6 +202,12 @@ impl Source {
         file.read_to_end(&mut bytes).map_err(text)?;
         let (kind, place) = Kind::of(&bytes).map_err(|why| unreadable(&why))?;
         bytes.drain(..place);
+        if let (Kind::Flac, Some(end)) = (kind, bytes.len().checked_sub(128)) {
+            // An ID3 tag of the first version stands behind everything else.
+            if bytes[end..].starts_with(b"TAG") {
+                bytes.truncate(end);
+            }
+        }
         Ok(Self::Compressed(kind, bytes))
     }
 

@@ -38,14 +38,14 @@ struct Frames {
 
 /// Whether frames begin at the start of `bytes`: two that fit together, or one that is all.
 pub(super) fn is_mp3(bytes: &[u8]) -> bool {
-    frame(bytes).is_some_and(|first| match bytes.get(first.length..).and_then(frame) {
+    frame_header(bytes).is_some_and(|first| match bytes.get(first.length..).and_then(frame_header) {
         Some(second) => second.rate == first.rate,
         None => bytes.len() <= first.length + 4,
     })
 }
 
 /// The header of layer 3 at the start of `bytes`.
-fn frame(bytes: &[u8]) -> Option<Frame> {
+fn frame_header(bytes: &[u8]) -> Option<Frame> {
     const RATES: [u32; 3] = [44_100, 48_000, 32_000];
     const KILOBITS: [[u32; 15]; 2] = [
         [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
@@ -72,22 +72,35 @@ impl Frames {
     fn walk(bytes: &[u8]) -> Result<Self, String> {
         let mut walk = Self { frames: Vec::new(), trim: (0, 0), odd: None };
         let (mut place, mut stated, mut streams) = (0, None, 0);
+        let (mut expected, mut was_tag): (Option<(usize, u32)>, bool) = (None, false);
         while place < bytes.len() {
             let rest = &bytes[place..];
-            let Some(frame) = frame(rest) else {
-                place += tag_length(rest).unwrap_or(1).max(1);
+            let Some(frame) = frame_header(rest) else {
+                let tag = tag_length(rest);
+                was_tag |= tag.is_some();
+                place += tag.unwrap_or(1).max(1);
                 continue;
             };
             let rate = walk.frames.first().map_or(frame.rate, |(_, first)| first.rate);
             let is_end = rest.len() <= frame.length;
-            let fits = is_end || next_is_plausible(&rest[frame.length..]);
-            if !fits || (frame.rate != rate && !is_mp3(rest)) {
+            // Behind another frame one of the same kind is believed; elsewhere what follows has to fit as well.
+            let is_expected = expected == Some((place, frame.rate));
+            let fits = is_expected || (!walk.frames.is_empty() && is_end && frame.rate == rate) || is_mp3(rest);
+            if !fits {
                 place += 1;
                 continue;
             }
             if frame.rate != rate {
+                if is_end || rest.get(frame.length..).and_then(frame_header).is_none() {
+                    place += 1;
+                    continue;
+                }
                 return Err("its sample rate changes".to_owned());
             }
+            if expected.is_some_and(|(at, _)| at != place) && !was_tag && walk.odd.is_none() {
+                walk.odd = Some("there are bytes between its frames that are no sound".to_owned());
+            }
+            was_tag = false;
             if rest.len() < frame.length {
                 walk.odd = Some("it is cut off within a frame".to_owned());
                 break;
@@ -100,6 +113,7 @@ impl Frames {
                 None => walk.frames.push((place, frame)),
             }
             place += frame.length;
+            expected = Some((place, frame.rate));
         }
         // What was joined has no gap of its own to take away.
         if streams > 1 {
@@ -118,11 +132,6 @@ impl Frames {
         let all: u64 = self.frames.iter().map(|(_, frame)| frame.samples).sum();
         all.saturating_sub(self.trim.0 + self.trim.1)
     }
-}
-
-/// Whether what stands behind a frame can: another frame, a tag, padding, or the end.
-fn next_is_plausible(bytes: &[u8]) -> bool {
-    bytes.len() < 4 || frame(bytes).is_some() || tag_length(bytes).is_some() || bytes[..4] == [0; 4]
 }
 
 /// What a frame without sound says of the others: Xing's, or LAME's.
@@ -167,16 +176,19 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
     Ok(Header { rate: walk.frames[0].1.rate, frames: Some(walk.samples()), wrong_header: walk.odd })
 }
 
-/// Decodes at least `most` samples, or all. The first frames of a stream that was cut lean on bytes that are gone: they are left out.
+/// Decodes at least `most` samples, or all. The first frames of a stream that was cut lean on bytes that are gone: they
+/// are silent.
 pub(super) fn decode(bytes: &[u8], most: u64) -> Result<Recording, String> {
     let walk = Frames::walk(bytes)?;
     let rate = walk.frames[0].1.rate;
     let (frames, (before, _)) = (walk.samples(), walk.trim);
     let mut parameters = AudioCodecParameters::new();
     parameters.for_codec(CODEC_ID_MP3).with_sample_rate(rate);
-    let mut decoder = symphonia::default::get_codecs()
-        .make_audio_decoder(&parameters, &AudioDecoderOptions::default().gapless(false))
-        .map_err(|error| error.to_string())?;
+    let fresh = || {
+        let options = AudioDecoderOptions::default().gapless(false);
+        symphonia::default::get_codecs().make_audio_decoder(&parameters, &options).map_err(|error| error.to_string())
+    };
+    let (mut decoder, mut is_mono) = (fresh()?, walk.frames[0].1.is_mono);
     let mut recording = Recording { samples: Vec::new(), rate, frames, wrong_header: walk.odd };
     let needed = (before + most.min(frames)) as usize;
     let (mut lost, mut time) = (0u64, 0);
@@ -184,12 +196,20 @@ pub(super) fn decode(bytes: &[u8], most: u64) -> Result<Recording, String> {
         if recording.samples.len() >= needed + LARGEST_FRAME {
             break;
         }
+        if frame.is_mono != is_mono {
+            // Files of one and two channels that were joined.
+            (decoder, is_mono) = (fresh()?, frame.is_mono);
+        }
         let data = &bytes[*place..place + frame.length];
         let packet = Packet::new(0, Timestamp::from(time), Duration::from(frame.samples), data);
         time += frame.samples as i64;
         match decoder.decode(&packet) {
             Ok(decoded) => compressed::take(&decoded, &mut recording)?,
-            Err(Error::DecodeError(_)) => lost += 1,
+            // Silence, so that what follows keeps its place.
+            Err(Error::DecodeError(_)) => {
+                lost += 1;
+                recording.samples.resize(recording.samples.len() + frame.samples as usize, 0.0);
+            }
             Err(error) => return Err(error.to_string()),
         }
     }

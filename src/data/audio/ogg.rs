@@ -1,5 +1,6 @@
 //! OGG files, page by page: where streams that were joined begin, what they hold, and whether the end is there.
 
+use std::collections::HashMap;
 use std::io::Cursor;
 
 use super::compressed::{self, Damage};
@@ -18,6 +19,11 @@ struct Page<'a> {
     granule: u64,
     /// Packets that end here.
     packets: u64,
+    /// Its stream, and its place in that.
+    serial: u32,
+    number: u32,
+    /// Whether its checksum is right.
+    is_whole: bool,
     body: &'a [u8],
 }
 
@@ -31,21 +37,52 @@ fn page(bytes: &[u8], place: usize) -> Option<Page<'_>> {
     let length = 27 + segments + table.iter().map(|length| usize::from(*length)).sum::<usize>();
     let packets = table.iter().filter(|length| **length < 255).count() as u64;
     let granule = u64::from_le_bytes(*rest.get(6..)?.first_chunk()?);
-    Some(Page { place, length, flags: rest[5], granule, packets, body: rest.get(27 + segments..length)? })
+    let word = |at: usize| Some(u32::from_le_bytes(*rest.get(at..)?.first_chunk()?));
+    let (serial, number, body) = (word(14)?, word(18)?, rest.get(27 + segments..length)?);
+    let is_whole = word(22)? == checksum(&rest[..length]);
+    Some(Page { place, length, flags: rest[5], granule, packets, serial, number, is_whole, body })
 }
+
+/// CRC-32 of a page, with zeros in its own place.
+fn checksum(page: &[u8]) -> u32 {
+    let bytes = page.iter().enumerate().map(|(place, byte)| if (22..26).contains(&place) { 0 } else { *byte });
+    bytes.fold(0, |sum, byte| sum << 8 ^ CHECKSUMS[usize::from((sum >> 24) as u8 ^ byte)])
+}
+
+const CHECKSUMS: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut sum, mut bit) = ((byte as u32) << 24, 0);
+        while bit < 8 {
+            sum = if sum >> 31 == 1 { sum << 1 ^ 0x04c1_1db7 } else { sum << 1 };
+            bit += 1;
+        }
+        table[byte] = sum;
+        byte += 1;
+    }
+    table
+};
 
 /// The streams of a file, one behind the other, and whether the last one has its end.
 fn streams(bytes: &[u8]) -> Result<(Vec<&[u8]>, bool), String> {
     let (mut starts, mut ends, mut place, mut was_first, mut has_end) = (Vec::new(), 0, 0, false, false);
+    let mut numbers: HashMap<u32, u32> = HashMap::new();
     while place < bytes.len() {
         let Some(page) = page(bytes, place) else {
             // Loose or cut bytes: on to the next page.
-            has_end = false;
             let next = bytes[place + 1..].windows(4).position(|window| window == b"OggS");
-            let Some(next) = next else { break };
+            let Some(next) = next else {
+                has_end &= !bytes[place..].starts_with(b"OggS");
+                break;
+            };
             place += 1 + next;
             continue;
         };
+        let before = numbers.insert(page.serial, page.number);
+        if !page.is_whole || before.is_some_and(|before| page.number != before.wrapping_add(1)) {
+            return Err("a page of it is damaged or missing".to_owned());
+        }
         let is_first = page.flags & FIRST != 0;
         if is_first {
             refuse(page.body)?;
@@ -72,7 +109,7 @@ fn starts_late(stream: &[u8]) -> bool {
         if let (true, Some(sizes)) = (page.body.starts_with(b"\x01vorbis"), page.body.get(28)) {
             largest = Some(1 << (sizes >> 4));
         } else if page.granule != 0 && page.granule != u64::MAX {
-            return largest.is_some_and(|largest: u64| page.granule > page.packets * largest);
+            return largest.is_some_and(|largest: u64| page.granule > page.packets * largest / 2 + largest);
         }
         place += page.length;
     }
@@ -99,7 +136,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
     let (streams, has_end) = streams(bytes)?;
     let whole = compressed::join_headers(streams.into_iter().map(|stream| {
         let header = compressed::header(Cursor::new(stream.to_vec()))?;
-        Ok(Header { frames: header.frames.filter(|_| !starts_late(stream)), ..header })
+        Ok(Header { frames: header.frames.filter(|frames| *frames < 1 << 40 && !starts_late(stream)), ..header })
     }))?;
     Ok(Header { wrong_header: odd(has_end), ..whole })
 }

@@ -51,6 +51,12 @@ const SUBFORMATS: [[u8; 14]; 2] = [
     [0, 0, 0x21, 7, 0xd3, 0x11, 0x86, 0x44, 0xc8, 0xc1, 0xca, 0, 0, 0],
 ];
 
+/// Chunks that stand behind samples.
+const TAILS: [&[u8; 4]; 16] = [
+    b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"smpl", b"inst", b"fact", b"JUNK", b"junk", b"PAD ",
+    b"FLLR", b"_PMX", b"afsp", b"RIFF",
+];
+
 /// A chunk's name and stated length.
 type Chunk = ([u8; 4], u64);
 
@@ -173,12 +179,27 @@ impl<R: Read + Seek> Walk<'_, R> {
         wav.start = start;
         wav.frames = wav.frames_of(bytes);
         wav.bytes = bytes - if wav.coding == Coding::Adpcm { 0 } else { bytes % frame };
-        if !is_right && stated != available {
+        let behind = start + bytes;
+        if is_right && self.chunk(behind).map_err(text)?.is_some_and(|(name, _)| name == *b"RIFF") {
+            wav.wrong_header = Some("another WAV file follows in it, which is not read".to_owned());
+        } else if !is_right && stated != available {
             wav.wrong_header = Some(format!("the header states {stated} bytes of samples, the file holds {available}"));
         } else if wav.coding != Coding::Adpcm && bytes % frame != 0 {
             wav.wrong_header = Some(format!("its {bytes} bytes of samples end within a frame of {frame}"));
         }
         Ok(wav)
+    }
+
+    /// Whether what stands at `place` is no sound: a chunk that is known to follow samples, whole or cut, or zeros to the end.
+    fn is_tail(&mut self, place: u64, is_odd: bool) -> std::io::Result<bool> {
+        for place in [place, place + u64::from(is_odd)] {
+            if self.chunk(place)?.is_some_and(|(name, _)| TAILS.contains(&&name)) {
+                return Ok(true);
+            }
+        }
+        let mut rest = vec![0; (self.end - place).min(1 << 20) as usize];
+        let is_whole = rest.len() as u64 == self.end - place;
+        Ok(is_whole && self.read(place, &mut rest)? && rest.iter().all(|byte| *byte == 0))
     }
 
     /// Whether the stated length of the samples is to be believed: the file holds it, and what follows up to the end, by the first header or
@@ -192,6 +213,9 @@ impl<R: Read + Seek> Walk<'_, R> {
             return Ok(true);
         }
         let is_finished = !UNFINISHED.contains(&riff) && riff_end <= self.end && riff_end >= after;
+        if !UNFINISHED.contains(&stated) && self.is_tail(after, is_odd)? {
+            return Ok(true);
+        }
         if UNFINISHED.contains(&stated) {
             // Behind no samples stand chunks, or nothing; behind a length that was never filled in stand samples.
             return if after < self.end { self.are_chunks(after, false, self.end) } else { Ok(stated == 0) };
@@ -209,6 +233,7 @@ impl Wav {
         if format.len() < 14 {
             return Err("its fmt chunk is too short".to_owned());
         }
+        let is_plain = u16_at(format, 0) == 1;
         let (mut tag, channels, rate) = (u16_at(format, 0), u16_at(format, 2), u32_at(format, 4));
         let align = u16_at(format, 12);
         let bits = if format.len() >= 16 { u16_at(format, 14) } else { 8 * (align / channels.max(1)) };
@@ -236,7 +261,10 @@ impl Wav {
             // The container says how samples are read; they sit at its top, however many of its bits are valid.
             let by_bits = bits.div_ceil(8);
             let by_align = align / channels;
-            let is_sound = align.is_multiple_of(channels) && (by_bits..=8).contains(&by_align) && by_align > 0;
+            // In the plain form it holds the bits and no more, but for 24 bits in four bytes.
+            let is_wide = !is_plain || (by_bits, by_align) == (3, 4);
+            let is_sound =
+                is_wide && align.is_multiple_of(channels) && (by_bits..=8).contains(&by_align) && by_align > 0;
             if is_sound { by_align } else { by_bits }
         };
         let is_known = match coding {
@@ -248,8 +276,10 @@ impl Wav {
         if !is_known {
             return Err(format!("samples of {bits} bits in {container} bytes, which are not read"));
         }
+        let wrong_header = (is_plain && u32::from(align) != u32::from(channels) * u32::from(bits.div_ceil(8)))
+            .then(|| format!("the header states frames of {align} bytes for {channels} x {bits} bits"));
         let format = format.to_vec();
-        Ok(Self { coding, channels, rate, container, format, start: 0, bytes: 0, frames: 0, wrong_header: None })
+        Ok(Self { coding, channels, rate, container, format, start: 0, bytes: 0, frames: 0, wrong_header })
     }
 
     /// Bytes of a sample of all channels; of ADPCM, of a block.

@@ -18,9 +18,9 @@ struct Line<'a> {
     image: Cow<'a, str>,
     #[serde(borrow)]
     split: Cow<'a, str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "loose_text", skip_serializing_if = "Option::is_none")]
     family: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "null_is_empty")]
     captions: Vec<Caption<'a>>,
 }
 
@@ -32,6 +32,10 @@ struct Caption<'a> {
     text: Option<Cow<'a, str>>,
     #[serde(default, deserialize_with = "loose_text", skip_serializing_if = "Option::is_none")]
     speaker: Option<Cow<'a, str>>,
+}
+
+fn null_is_empty<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Caption<'a>>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A text, a number as text, or nothing: what Python's tools write of a table with gaps.

@@ -11,6 +11,8 @@ use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr, jpeg_std_error};
 
 use crate::data::guard::guarded;
 
+/// Warnings after which a file is given up.
+const MOST_WARNINGS: i64 = 1000;
 /// First bytes of a JPEG file.
 pub(super) const MAGIC: [u8; 3] = [0xff, 0xd8, 0xff];
 
@@ -56,6 +58,15 @@ extern "C-unwind" fn leave(cinfo: &mut jpeg_common_struct) {
 extern "C-unwind" fn note(cinfo: &mut jpeg_common_struct, level: c_int) {
     // Warnings are -1, what else it traces is above.
     if level < 0 {
+        // A crafted file repeats its scans, each with a warning.
+        // SAFETY: libjpeg hands over its own structure with the error manager in it.
+        let count = unsafe {
+            (*cinfo.err).num_warnings += 1;
+            (*cinfo.err).num_warnings
+        };
+        if count > MOST_WARNINGS {
+            leave(cinfo);
+        }
         WARNING.with_borrow_mut(|warning| {
             warning.get_or_insert_with(|| message(cinfo));
         });

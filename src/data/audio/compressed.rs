@@ -34,7 +34,9 @@ pub(super) fn header(file: impl MediaSource + 'static) -> Result<Header, String>
 
 /// Samples of a channel by the container. The place of the first is an absolute one: a stream can be cut from a longer one.
 fn stated(track: &Track) -> Option<u64> {
-    track.num_frames.map(|end| end.saturating_sub(u64::try_from(track.start_ts.get()).unwrap_or(0)))
+    let length = track.num_frames.map(|end| end.saturating_sub(u64::try_from(track.start_ts.get()).unwrap_or(0)));
+    // A last page may state no place, or the first one of all.
+    length.filter(|length| (1..1 << 40).contains(length))
 }
 
 fn open(file: impl MediaSource + 'static) -> Result<Box<dyn FormatReader>, String> {

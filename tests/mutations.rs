@@ -171,6 +171,7 @@ fn indices() {
 fn a_clean_header_is_readable() {
     let _alone = MEASURE.lock();
     const IN_THE_SAMPLES: [&str; 7] = [
+        // Also at another rate.
         "NaN or infinite samples",
         "samples can be decoded",
         "frames cannot be decoded",

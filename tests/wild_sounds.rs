@@ -231,3 +231,16 @@ fn flac_and_ogg_files_with_tags_and_damage() {
     assert!(made.read(&flipped).expect_err("damaged").contains("a page of it is damaged or missing"));
     assert_eq!(made.read(&[&ogg[..], &tag].concat()), Ok((80_000, None)));
 }
+
+#[test]
+fn samples_that_overflow_at_another_rate_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("vast.wav");
+    let format = hound::SampleFormat::Float;
+    let spec = hound::WavSpec { channels: 1, sample_rate: 14_208, bits_per_sample: 32, sample_format: format };
+    let mut writer = hound::WavWriter::create(&path, spec).expect("a writer");
+    (0..2000).for_each(|_| writer.write_sample(f32::MAX).expect("written"));
+    writer.finalize().expect("finished");
+    let error = Audio::read(&path, 16_000, 400, ALL).expect_err("refused").to_string();
+    assert!(error.contains("vast.wav: "), "{error}");
+}

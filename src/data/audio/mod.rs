@@ -64,8 +64,14 @@ impl Audio {
             warn_once(format!("{}: {what}; what is there is read", path.display()));
         }
         let is_all = samples.len() as u64 == frames;
-        let mut samples = resample::resample(samples, rate, sample_rate)
+        // The transform panics where samples are so large that their sums overflow.
+        let mut samples = guarded(|| resample::resample(samples, rate, sample_rate))
             .map_err(|why| DataError::Sample { path: path.to_owned(), why })?;
+        // Floating-point samples of any size are sums of many here.
+        if !samples.iter().all(|sample| sample.is_finite()) {
+            let why = "NaN or infinite samples at another rate".to_owned();
+            return Err(DataError::Sample { path: path.to_owned(), why });
+        }
         let whole = if is_all {
             samples.len()
         } else {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use common::Workspace;
+use common::{Workspace, assert_close, train};
 use serde_json::Value;
 
 /// The played device as a library, unless a real one is there.
@@ -22,17 +22,12 @@ fn rehearsal() -> Option<&'static Path> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let torch = std::env::var_os("LIBTORCH").map_or_else(|| root.join(".libtorch"), PathBuf::from);
         let torch = torch.canonicalize().expect("libtorch, which scripts/setup installs");
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let (own, library) = (folder.join(format!("{}.so", std::process::id())), folder.join("librehearsal.so"));
         let mut compiler = Command::new("c++");
-        compiler.args(["-std=c++20", "-O1", "-fPIC", "-shared", "-w", "-ltorch_cpu", "-lc10", "-o"]).arg(&own);
+        compiler.args(["-std=c++20", "-O1", "-fPIC", "-shared", "-w", "-ltorch_cpu", "-lc10"]);
         for include in ["include", "include/torch/csrc/api/include"] {
             compiler.arg("-isystem").arg(torch.join(include));
         }
-        compiler.arg(root.join("tests/common/rehearsal.cpp")).arg("-L").arg(torch.join("lib"));
-        assert!(compiler.status().expect("a C++ compiler").success());
-        std::fs::rename(own, &library).expect("in its place");
-        Some(library)
+        Some(common::compiled(compiler.arg("-L").arg(torch.join("lib")), "rehearsal.cpp"))
     });
     library.as_deref()
 }
@@ -49,27 +44,16 @@ fn on_device(workspace: &Workspace, arguments: &[&str]) -> (String, String) {
     (String::from_utf8_lossy(&output.stdout).into_owned(), said)
 }
 
-fn figures(workspace: &Workspace, run: &str, key: &str) -> Vec<f64> {
-    workspace.metrics(run).iter().filter_map(|line| line[key].as_f64()).collect()
-}
-
 #[track_caller]
 fn assert_same_losses(workspace: &Workspace, run: &str, cpu: &str) {
     for key in ["loss", "loss_sic", "loss_cmd", "grad_norm", "temperature", "attention_entropy"] {
-        let (ours, theirs) = (figures(workspace, run, key), figures(workspace, cpu, key));
-        assert_eq!(ours.len(), theirs.len(), "{run}: {key}");
-        for (a, b) in ours.iter().zip(&theirs) {
-            assert!((a - b).abs() <= 1e-5 * b.abs().max(1e-3), "{run}: {key} {a} and {b}");
-        }
+        assert_close(&workspace.figures(run, key), &workspace.figures(cpu, key), &format!("{run}: {key}"));
     }
 }
 
 #[test]
 fn a_run_on_cuda_is_the_run_on_the_cpu() {
     let workspace = Workspace::new(8);
-    let train = |name: &'static str, more: &[&'static str]| -> Vec<&'static str> {
-        [&["train", "--config", "tiny.toml", "--name", name][..], more].concat()
-    };
     let cached = ["--set", "encoders.speech.cache=true", "--set", "encoders.image.cache=true"];
     let all = ["--set", "cmd.pairing=all", "--set", "loss.same_image=masked", "--set", "encoders.speech.batch_size=4"];
     for (cpu, cuda, more) in

@@ -7,12 +7,8 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::Workspace;
+use common::{Workspace, train};
 use serde_json::json;
-
-fn train<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    [&["train", "--config", "tiny.toml", "--name", name], more].concat()
-}
 
 /// Runs `cmd` on a machine with a fault; it must end with `status`, a line of its standard error holding all of `parts`.
 fn faulty(workspace: &Workspace, arguments: &[&str], fault: (&str, &str), status: i32, parts: &[&str]) {

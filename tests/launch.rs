@@ -6,21 +6,7 @@ mod common;
 
 use std::process::{Command, Stdio};
 
-use common::{Workspace, kill};
-
-fn train<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    [&["train", "--config", "tiny.toml", "--name", name], more].concat()
-}
-
-/// The losses of a run.
-fn losses(workspace: &Workspace, run: &str) -> Vec<f64> {
-    workspace.metrics(run).iter().filter_map(|line| line["loss"].as_f64()).collect()
-}
-
-fn free_port() -> u16 {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    taken.local_addr().expect("an address").port()
-}
+use common::{Workspace, assert_close, free_port, kill, ranks, train};
 
 #[test]
 fn processes_that_do_not_know_of_each_other_are_refused() {
@@ -89,8 +75,7 @@ fn one_machine_is_not_reachable_from_others() {
     let workspace = Workspace::new(8);
     let endless = ["--nproc", "2", "--set", "train.steps=100000", "--set", "train.eval_every=100000"];
     let mut launcher = workspace.start(workspace.command(&train("a", &endless)), "a", 2);
-    let ranks = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", launcher.id())).expect("children");
-    let mut processes: Vec<u32> = ranks.split_whitespace().map(|rank| rank.parse().expect("a number")).collect();
+    let mut processes = ranks(&launcher);
     processes.push(launcher.id());
     let addresses: Vec<String> = processes.into_iter().flat_map(listens).collect();
     assert!(!addresses.is_empty() && addresses.iter().all(|address| address == "0100007F"), "{addresses:?}");
@@ -120,9 +105,7 @@ fn a_run_goes_on_over_machines_that_share_no_folder() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     assert!(!second.path("runs").exists());
-    let (ours, straight) = (losses(&first, "a"), losses(&first, "straight"));
-    assert_eq!(ours.len(), straight.len());
-    assert!(ours.iter().zip(&straight).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs()), "{ours:?} {straight:?}");
+    assert_close(&first.figures("a", "loss"), &first.figures("straight", "loss"), "two machines");
 }
 
 /// The same with a configuration file each: where the data lies is not what is trained, the learning rate is.

@@ -8,15 +8,11 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use common::{Workspace, kill};
+use common::{Workspace, kill, ranks, train};
 
 /// A run that neither ends nor saves by itself.
 const ENDLESS: [&str; 6] =
     ["--set", "train.steps=100000", "--set", "train.eval_every=100000", "--set", "train.checkpoint_every=100000"];
-
-fn train<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    [&["train", "--config", "tiny.toml", "--name", name], more].concat()
-}
 
 fn status(child: &mut Child) -> Option<i32> {
     child.wait().expect("an end").code()
@@ -77,7 +73,7 @@ fn a_signal_to_the_whole_group_leaves_a_checkpoint_each_time() {
         assert_eq!(status(&mut child), Some(expected));
         let reached = workspace.metrics(&name).len() as u64;
         assert!(workspace.state(&name)["step"].as_u64() >= Some(reached), "{name}");
-        workspace.ok(&["train", "--resume", &format!("runs/{name}"), "--print-config"]);
+        workspace.goes_on(&name);
     }
 }
 
@@ -89,9 +85,7 @@ fn a_signal_to_one_rank_stops_all_with_a_checkpoint() {
         let more =
             ["--set", "train.steps=100000", "--set", "train.checkpoint_every=100000", "--nproc", "2", "--set", every];
         let mut child = workspace.start(workspace.command(&train(name, &more)), name, 6);
-        let ranks = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).expect("children");
-        let last: i64 = ranks.split_whitespace().last().and_then(|rank| rank.parse().ok()).expect("a rank");
-        kill("TERM", last);
+        kill("TERM", i64::from(ranks(&child)[1]));
         let status = status(&mut child);
         let reached = workspace.metrics(name).iter().filter(|line| line["kind"] == "train").count() as u64;
         assert!(workspace.state(name)["step"].as_u64() >= Some(reached), "{name}");
@@ -106,8 +100,7 @@ fn a_second_signal_after_a_second_leaves_at_once() {
     // The first signal cannot be heeded: rank 1 is stopped, so rank 0 waits for it.
     let more = [&ENDLESS[..], &["--nproc", "2"]].concat();
     let mut child = workspace.start(workspace.command(&train("a", &more)), "a", 3);
-    let ranks = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).expect("children");
-    kill("STOP", ranks.split_whitespace().last().and_then(|rank| rank.parse().ok()).expect("a rank"));
+    kill("STOP", i64::from(ranks(&child)[1]));
     kill("INT", i64::from(child.id()));
     std::thread::sleep(Duration::from_millis(1300));
     assert!(child.try_wait().expect("a status").is_none(), "one signal waits for the ranks");
@@ -163,6 +156,6 @@ fn a_stalled_read_does_not_hold_a_signal_up() {
         let reached = workspace.metrics(name).iter().filter(|line| line["kind"] == "train").count() as u64;
         assert!(workspace.state(name)["step"].as_u64() >= Some(reached), "{name}");
         std::fs::remove_file(workspace.path("stall")).expect("removed");
-        workspace.ok(&["train", "--resume", &format!("runs/{name}"), "--set", "train.steps=40000", "--print-config"]);
+        workspace.goes_on(name);
     }
 }

@@ -139,6 +139,21 @@ impl Workspace {
         }
     }
 
+    /// Goes on with a run that stopped, for one step more than it has.
+    pub fn goes_on(&self, run: &str) {
+        let step = self.state(run)["step"].as_u64().expect("a step") + 1;
+        self.ok(&["train", "--resume", &format!("runs/{run}"), "--set", &format!("train.steps={step}")]);
+        assert_eq!(self.state(run)["step"], step);
+    }
+
+    /// What a run has written under `key`, a figure a line.
+    #[track_caller]
+    pub fn figures(&self, run: &str, key: &str) -> Vec<f64> {
+        let figures: Vec<f64> = self.metrics(run).iter().filter_map(|line| line[key].as_f64()).collect();
+        assert!(!figures.is_empty(), "{run} has no {key}");
+        figures
+    }
+
     pub fn metrics(&self, run: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(self.path(&format!("runs/{run}/metrics.jsonl"))).expect("metrics");
         text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
@@ -161,6 +176,31 @@ pub fn write_wav_as(path: &Path, sample_rate: u32, channels: u16, samples: &[f32
     writer.finalize().expect("a WAV file");
 }
 
+/// The command line of a run of the configuration as it stands.
+pub fn train<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["train", "--config", "tiny.toml", "--name", name], more].concat()
+}
+
+/// Figures of runs whose sums were made in another order.
+#[track_caller]
+pub fn assert_close(ours: &[f64], theirs: &[f64], what: &str) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    for (line, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        assert!((a - b).abs() <= 1e-5 * b.abs().max(1e-3), "{what}, line {line}: {a} and {b}");
+    }
+}
+
+pub fn free_port() -> u16 {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    taken.local_addr().expect("an address").port()
+}
+
+/// The processes that a launcher has started, by rank.
+pub fn ranks(launcher: &Child) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", launcher.id())).expect("children");
+    children.split_whitespace().map(|number| number.parse().expect("a number")).collect()
+}
+
 /// Sends `signal` to a process, or to a process group where the number is negative.
 pub fn kill(signal: &str, process: i64) {
     let status = Command::new("kill").args(["-s", signal, "--", &process.to_string()]).status();
@@ -170,13 +210,15 @@ pub fn kill(signal: &str, process: i64) {
 /// The library of `faults.c`, compiled.
 fn faults() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/faults.c");
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let (own, library) = (folder.join(format!("{}.so", std::process::id())), folder.join("libfaults.so"));
-        let compiled = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&own).arg(source).status();
-        assert!(compiled.expect("a C compiler").success());
-        std::fs::rename(own, &library).expect("in its place");
-        library
-    })
+    LIBRARY.get_or_init(|| compiled(Command::new("cc").args(["-shared", "-fPIC", "-O1"]), "faults.c"))
+}
+
+/// The library that `compiler` makes of a file of this folder; several test binaries may do so at once.
+pub fn compiled(compiler: &mut Command, source: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (own, library) = (folder.join(format!("{}.so", std::process::id())), folder.join(source).with_extension("so"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common").join(source);
+    assert!(compiler.arg(source).arg("-o").arg(&own).status().expect("a compiler").success());
+    std::fs::rename(own, &library).expect("in its place");
+    library
 }

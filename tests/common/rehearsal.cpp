@@ -1,6 +1,6 @@
 // A CUDA device that is not there: two devices whose memory is the machine's and whose kernels run on the CPU, under real CUDA's rules about
 // which tensors may meet. Preloaded into the program (LD_PRELOAD) with a libtorch whose own CUDA part is not loaded. At the end it says how
-// many kernels were launched, copies made each way and reads waited for.
+// many kernels were launched, copies made each way and reads waited for; with REHEARSAL_OPS set also which.
 //
 // It cannot show time, the memory of a real allocator, streams, kernels that CUDA lacks, or NCCL.
 #include <ATen/ATen.h>
@@ -34,7 +34,6 @@ std::mutex lock; std::map<std::string, long> ops, sync_at;
 bool verbose() { static bool v = std::getenv("REHEARSAL_OPS") != nullptr; return v; }
 
 struct Alloc final : c10::Allocator {
-  struct Block { size_t n; };
   DataPtr allocate(size_t n) override {
     auto* b = static_cast<char*>(std::aligned_alloc(64, ((n + 63) / 64 + 1) * 64));
     *reinterpret_cast<size_t*>(b) = n; long now = mem += n; long p = peak; while (now > p && !peak.compare_exchange_weak(p, now)) {}
@@ -134,7 +133,7 @@ Tensor& zero_of(Tensor& s) { kernels++; as_cpu(s).zero_(); return s; }
 // Real CUDA lets a kernel take CPU tensors only as scalars (0-dim), and as indices of index/index_put.
 void run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const std::string name = op.schema().name(); const auto& schema = op.schema();
-  bool indexing = name == "aten::index" || name == "aten::index_put_" || name == "aten::_index_put_impl_" || name == "aten::index.Tensor_out";
+  bool indexing = name == "aten::index" || name == "aten::index_put_" || name == "aten::_index_put_impl_";
   auto args = torch::jit::last(*stack, schema.arguments().size()); std::optional<Device> device;
   auto meet = [&](const Tensor& x) {
     if (!x.defined()) return;
@@ -147,7 +146,7 @@ void run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     if (a.isTensorList() && !indexing) for (const Tensor& t : a.toTensorVector()) TORCH_CHECK(!t.defined() || t.is_cuda() || t.dim() == 0, "Expected all tensors to be on the same device, but found cuda and cpu in ", name);
   }
   kernels++;
-  static const std::set<std::string> syncing = {"aten::nonzero", "aten::masked_select", "aten::index_put_:bool", "aten::is_nonzero", "aten::equal", "aten::unique", "aten::_unique2", "aten::repeat_interleave.Tensor"};
+  static const std::set<std::string> syncing = {"aten::nonzero", "aten::masked_select", "aten::is_nonzero", "aten::equal", "aten::unique", "aten::_unique2", "aten::repeat_interleave"};
   if (syncing.count(name)) { syncs++; where(name.c_str()); }
   if (verbose()) { std::lock_guard<std::mutex> g(lock); ops[name]++; }
   struct In { In() { inside = true; } ~In() { inside = false; } } in;

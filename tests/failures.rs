@@ -231,14 +231,35 @@ fn a_dry_run_finds_what_fails_and_writes_nothing() {
     let workspace = Workspace::new(8);
     let dry = ["train", "--config", "tiny.toml", "--dry-run", "--set", "encoders.speech.cache=true"];
     let found = workspace.ok(&dry);
-    for part in ["8 images, 22 utterances", "first batch    loss", "checkpoints    0.00 GB", "nothing was written"] {
+    for part in ["8 images, 22 utterances", "first step     loss", "checkpoints    0.00 GB", "nothing was written"] {
         assert!(found.contains(part), "{found}");
     }
     assert!(workspace.ok(&[&dry[..], &["--nproc", "2"]].concat()).contains("nothing was written"));
     assert!(!workspace.path("runs").exists());
+    workspace.fails(
+        1,
+        &[&dry[..], &["--output", "tiny.toml/x"]].concat(),
+        &["tiny.toml/x: Not a directory", "--output"],
+    );
+    workspace.fails(2, &[&dry[..], &["--set", "speech.heads=3"]].concat(), &["speech.heads = 3"]);
+
+    let endless = ["--set", "train.steps=100000", "--set", "train.eval_every=100000"];
+    let mut other = workspace.start(workspace.command(&train("a", &endless)), "a", 4);
+    workspace.fails(1, &[&dry[..], &["--name", "a"]].concat(), &["runs/a: File exists", "--resume"]);
+    workspace.fails(2, &["train", "--resume", "runs/a", "--dry-run"], &["another process trains this run"]);
+    common::kill("TERM", i64::from(other.id()));
+    other.wait().expect("an end");
+    let before = workspace.state("a");
+    workspace.ok(&["train", "--resume", "runs/a", "--dry-run"]);
+    assert_eq!(workspace.state("a"), before);
+
+    workspace.edit("speech.pt", "nan_when_loud.pt");
+    common::write_wav(&workspace.path("data/train 1 0.wav"), &[0.995; 4000]);
+    let output = workspace.cmd(&[&dry[..], &["--set", "train.batch_size=22"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(3) && said.contains("rows that are not: "), "{said}");
     fs::write(workspace.path("data/val 5 0.wav"), "no audio").expect("written");
     workspace.fails(1, &dry, &["val 5 0.wav: not readable audio"]);
-    workspace.fails(2, &[&dry[..], &["--set", "speech.heads=3"]].concat(), &["speech.heads = 3"]);
 }
 
 #[test]

@@ -134,8 +134,11 @@ fn a_stale_best_is_told_and_mended() {
         std::os::unix::fs::symlink(target, &link).expect("a link");
     };
     put(stale);
-    for named in ["runs/a", "runs/a/best"] {
-        let output = workspace.cmd(&["eval", "--checkpoint", named, "--json"]);
+    for (folder, named) in
+        [("", "runs/a"), ("", "runs/a/best"), ("", "runs/a/best/model.safetensors"), ("runs/a", "best")]
+    {
+        let mut command = workspace.command(&["eval", "--checkpoint", named, "--json"]);
+        let output = command.current_dir(workspace.path(folder)).output().expect("the program");
         let (told, result) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
         assert!(told.contains("is not the best checkpoint any more"), "{told}");
         assert!(result.contains(&format!("step-{best:06}/model.safetensors")), "{result}");
@@ -287,6 +290,19 @@ fn a_best_checkpoint_that_is_gone_is_told() {
 }
 
 /// A run whose last step turns out to be one that no evaluation was due at.
+/// Killed while a checkpoint was put into the place of another, on a file system that cannot exchange two.
+#[test]
+fn a_checkpoint_that_stands_aside_comes_back() {
+    let workspace = Workspace::new(8);
+    workspace.ok(&train("a", &["--set", "train.keep=9"]));
+    let folder = workspace.path("runs/a/checkpoints");
+    fs::rename(folder.join("step-000012"), folder.join(".step-000012.old")).expect("renamed");
+    workspace.ok(&["eval", "--checkpoint", "runs/a"]);
+    workspace.ok(&["train", "--resume", "runs/a", "--set", "train.steps=14"]);
+    assert!(folder.join("step-000012/state.json").exists() && !folder.join(".step-000012.old").exists());
+    assert_eq!(workspace.state("a")["step"], 14);
+}
+
 #[test]
 fn the_last_step_is_evaluated() {
     let workspace = Workspace::new(8);

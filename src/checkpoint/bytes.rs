@@ -100,22 +100,27 @@ impl Tensors {
         }
     }
 
-    /// Copies every parameter from the tensor of its name after `prefix`.
-    pub(super) fn copy_into(&self, parameters: &mut Parameters, prefix: &str) -> Result<(), CheckpointError> {
+    /// Fills `flat` [P], a buffer over `parameters`, from the tensors of their names after `prefix`.
+    pub(super) fn copy_into(
+        &self,
+        parameters: &Parameters,
+        flat: &Tensor,
+        prefix: &str,
+    ) -> Result<(), CheckpointError> {
         let view = self.view()?;
-        for spec in parameters.specs().to_vec() {
-            let name = format!("{prefix}{}", spec.name);
+        for (name, mut part) in parameters.split(flat) {
+            let name = format!("{prefix}{name}");
             let tensor = view.tensor(&name).map_err(|_| self.damaged(&format!("no tensor {name}")))?;
             let shape: Vec<i64> = tensor.shape().iter().map(|size| *size as i64).collect();
-            if tensor.dtype() != Dtype::F32 || shape != spec.shape {
-                let found = format!("{name} is {:?} {shape:?}, expected F32 {:?}", tensor.dtype(), spec.shape);
+            if tensor.dtype() != Dtype::F32 || shape != part.size() {
+                let found = format!("{name} is {:?} {shape:?}, expected F32 {:?}", tensor.dtype(), part.size());
                 return Err(self.damaged(&found));
             }
             let values = Tensor::from_data_size(tensor.data(), &shape, Kind::Float);
             if values.isfinite().all().int64_value(&[]) == 0 {
                 return Err(self.damaged(&format!("{name} holds NaN or infinite values")));
             }
-            parameters.set(&spec.name, &values);
+            part.copy_(&values);
         }
         Ok(())
     }

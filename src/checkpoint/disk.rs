@@ -9,9 +9,10 @@ pub(super) fn advice(error: &Error) -> &'static str {
     match error.kind() {
         ErrorKind::StorageFull => "; free room on the disk, then go on with --resume",
         ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => "; raise the quota or limit, then go on with --resume",
-        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
-            "; name a folder that can be written with --output"
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied | ErrorKind::NotADirectory => {
+            "; make it writable, or start a run in another folder with --output"
         }
+        ErrorKind::AlreadyExists => "; go on with it by --resume, or start a run of another --name",
         _ => "",
     }
 }
@@ -19,9 +20,13 @@ pub(super) fn advice(error: &Error) -> &'static str {
 /// Bytes that can still be written below `path`, where the system tells.
 #[must_use]
 pub fn free_bytes(path: &Path) -> Option<u64> {
-    let existing = path.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
-    let system = rustix::fs::statvfs(existing).ok()?;
+    let system = rustix::fs::statvfs(existing(path)).ok()?;
     Some(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+/// What is there of `path`, from the end on.
+pub(super) fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."))
 }
 
 /// Writes `bytes` beside `path`, then renames them into place.
@@ -29,8 +34,7 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
 /// # Errors
 /// When it cannot be written; then what stood at `path` still does.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = path.with_file_name(format!(".{name}.tmp"));
+    let beside = beside(path);
     let written = write_synced(&beside, bytes).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         let _ = fs::remove_file(&beside);
@@ -72,14 +76,31 @@ pub(super) fn exchange(new: &Path, path: &Path) -> Result<()> {
     if path.exists() {
         let swap = rustix::fs::RenameFlags::EXCHANGE;
         if rustix::fs::renameat_with(rustix::fs::CWD, new, rustix::fs::CWD, path, swap).is_ok() {
-            return fs::remove_dir_all(new);
+            sync_parent(path)?;
+            // What is left of the old one, the next save sweeps up.
+            let _ = fs::remove_dir_all(new);
+            return Ok(());
         }
         // A file system without an exchange: the old one stands aside meanwhile, where it is found.
         let _ = fs::remove_dir_all(aside(path));
         fs::rename(path, aside(path))?;
     }
     fs::rename(new, path)?;
-    if aside(path).exists() { fs::remove_dir_all(aside(path)) } else { Ok(()) }
+    sync_parent(path)?;
+    let _ = fs::remove_dir_all(aside(path));
+    Ok(())
+}
+
+/// Puts `path` back where an [`exchange`] was cut short, and removes what one left.
+pub(super) fn settle_exchange(path: &Path) {
+    let aside = aside(path);
+    let _ = if path.exists() { fs::remove_dir_all(&aside) } else { fs::rename(&aside, path) };
+    let _ = fs::remove_dir_all(beside(path));
+}
+
+/// Where `path` is written before it is put into its place.
+pub(super) fn beside(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}.tmp", path.file_name().unwrap_or_default().to_string_lossy()))
 }
 
 /// Where a folder stands while [`exchange`] puts another into its place.

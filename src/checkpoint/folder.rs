@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 
 use super::bytes::{Tensors, to_safetensors};
-use super::disk::{exchange, sync_folder, sync_parent, write_synced, write_whole};
+use super::disk::{beside, exchange, sync_folder, write_synced, write_whole};
 use super::link::follow;
 use super::state::FORMAT;
 use super::{CheckpointError, State};
-use crate::model::{CmdModel, ModelConfig, Parameters};
+use crate::model::{CmdModel, ModelConfig};
 
-const MODEL: &str = "model.safetensors";
+pub(super) const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
+/// The files of a checkpoint.
+pub(super) const FILES: [&str; 3] = [MODEL, OPTIMIZER, STATE];
 
 /// What Adam carries from update to update, over the flat buffer of parameters.
 #[derive(Debug)]
@@ -31,15 +33,14 @@ pub struct Moments {
 ///
 /// # Errors
 /// When something cannot be written; then what stood at `path` still does.
-pub fn save(path: &Path, model: &CmdModel, moments: &Moments, state: &State) -> std::io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = path.with_file_name(format!(".{name}.tmp"));
+pub(super) fn save(path: &Path, model: &CmdModel, moments: &Moments, state: &State) -> std::io::Result<()> {
+    let beside = beside(path);
     if beside.exists() {
         fs::remove_dir_all(&beside)?;
     }
     fs::create_dir_all(&beside)?;
     let written = write_files(&beside, model, moments, state);
-    let placed = written.and_then(|()| exchange(&beside, path)).and_then(|()| sync_parent(path));
+    let placed = written.and_then(|()| exchange(&beside, path));
     if placed.is_err() {
         let _ = fs::remove_dir_all(&beside);
     }
@@ -50,7 +51,7 @@ pub fn save(path: &Path, model: &CmdModel, moments: &Moments, state: &State) -> 
 ///
 /// # Errors
 /// When it cannot be written; then the earlier state still stands.
-pub fn amend(path: &Path, state: &State) -> Result<(), CheckpointError> {
+pub(super) fn amend(path: &Path, state: &State) -> Result<(), CheckpointError> {
     let file = path.join(STATE);
     let known = Checkpoint::open(path)?.verify()?.files;
     let state = State { files: known, ..state.clone() };
@@ -145,19 +146,12 @@ impl Checkpoint {
     /// # Errors
     /// When one is not.
     pub fn verify(&self) -> Result<State, CheckpointError> {
-        let damaged = |path: PathBuf, why: String| CheckpointError::Damaged { path, why };
-        let missing = || damaged(self.folder.join(STATE), "missing".to_owned());
-        let state = self.state()?.ok_or_else(missing)?;
+        let damaged = |why: String| CheckpointError::Damaged { path: self.folder.join(STATE), why };
+        let state = self.state()?.ok_or_else(|| damaged("missing".to_owned()))?;
         for name in [MODEL, OPTIMIZER] {
-            let path = self.folder.join(name);
-            let hash = state
-                .files
-                .get(name)
-                .ok_or_else(|| damaged(self.folder.join(STATE), format!("it does not vouch for {name}")))?;
-            let bytes = fs::read(&path).map_err(|error| damaged(path.clone(), error.to_string()))?;
-            if blake3::hash(&bytes).to_hex().as_str() != hash {
-                return Err(damaged(path, "its content is not what was saved".to_owned()));
-            }
+            let hash = state.files.get(name);
+            let hash = hash.ok_or_else(|| damaged(format!("it does not vouch for {name}")))?;
+            Tensors::read(&self.folder.join(name), Some(hash))?;
         }
         Ok(state)
     }
@@ -171,8 +165,8 @@ impl Checkpoint {
         let vouched = self.state()?.and_then(|state| state.files.get(&*name).cloned());
         let file = Tensors::read(&self.model, vouched.as_deref())?;
         let config = ModelConfig { fusion: None, ..file.model_config()? };
-        let mut model = CmdModel::new(config, 0, device);
-        file.copy_into(model.parameters_mut(), "")?;
+        let model = CmdModel::new(config, 0, device);
+        file.copy_into(model.parameters(), model.parameters().flat(), "")?;
         Ok(model)
     }
 
@@ -180,24 +174,24 @@ impl Checkpoint {
     ///
     /// # Errors
     /// When a file is damaged, or the model is of another shape.
-    pub fn load_for_training(&self, model: &mut CmdModel) -> Result<Moments, CheckpointError> {
+    pub fn load_for_training(&self, model: &CmdModel) -> Result<Moments, CheckpointError> {
         let file = Tensors::read(&self.model, None)?;
         let found = file.model_config()?;
         if found != *model.config() {
             let why = format!("the checkpoint's model is {found:?}, the configuration's is {:?}", model.config());
             return Err(CheckpointError::Mismatch { path: self.model.clone(), why });
         }
-        file.exactly(model.parameters().specs(), &[""])?;
-        file.copy_into(model.parameters_mut(), "")?;
+        let parameters = model.parameters();
+        file.exactly(parameters.specs(), &[""])?;
+        file.copy_into(parameters, parameters.flat(), "")?;
 
         let file = Tensors::read(&self.folder.join(OPTIMIZER), None)?;
-        file.exactly(model.parameters().specs(), &["exp_avg.", "exp_avg_sq."])?;
+        file.exactly(parameters.specs(), &["exp_avg.", "exp_avg_sq."])?;
         let step = file.metadata("step")?.parse().map_err(|_| file.damaged("its step is no number"))?;
         let moment = |prefix: &str| {
-            let device = model.parameters().flat().device();
-            let mut moment = Parameters::new(model.config().parameters(), 0, device);
-            file.copy_into(&mut moment, prefix)?;
-            Ok(moment.flat().shallow_clone())
+            let moment = parameters.flat().zeros_like();
+            file.copy_into(parameters, &moment, prefix)?;
+            Ok(moment)
         };
         Ok(Moments { step, exp_avg: moment("exp_avg.")?, exp_avg_sq: moment("exp_avg_sq.")? })
     }

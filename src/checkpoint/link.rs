@@ -6,10 +6,10 @@ use std::io::Result;
 use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
 
+use super::disk::beside;
+use super::folder::FILES;
 use crate::telemetry::warn_once;
 
-/// The files of a checkpoint.
-const CHECKPOINT: [&str; 3] = ["model.safetensors", "optimizer.safetensors", "state.json"];
 /// Bytes of the longest small file that names a folder.
 const LONGEST: u64 = 4096;
 
@@ -21,8 +21,7 @@ pub(super) fn point(link: &Path, target: &Path) {
 }
 
 fn try_point(link: &Path, target: &Path) -> Result<()> {
-    let name = link.file_name().unwrap_or_default().to_string_lossy();
-    let beside = link.with_file_name(format!(".{name}.tmp"));
+    let beside = beside(link);
     let _ = fs::remove_file(&beside);
     if symlink(target, &beside).is_err() {
         fs::write(&beside, format!("{}\n", target.display()))?;
@@ -30,7 +29,7 @@ fn try_point(link: &Path, target: &Path) -> Result<()> {
     // In a copy of a run a copy of a checkpoint may stand here; any other folder is somebody's.
     if fs::symlink_metadata(link).is_ok_and(|found| found.is_dir()) {
         let is_copy = fs::read_dir(link)?
-            .all(|entry| entry.is_ok_and(|entry| CHECKPOINT.iter().any(|name| entry.file_name() == *name)));
+            .all(|entry| entry.is_ok_and(|entry| FILES.iter().any(|name| entry.file_name() == *name)));
         if !is_copy {
             let _ = fs::remove_file(&beside);
             return Err(std::io::Error::other("a folder of that name stands there"));

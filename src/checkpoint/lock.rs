@@ -31,19 +31,7 @@ impl RunLock {
             .truncate(false)
             .open(&path)
             .map_err(CheckpointError::write(&path))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                let holder = holder.lines().next().unwrap_or("its lock is held").to_owned();
-                return Err(CheckpointError::Locked { path: run.to_owned(), holder });
-            }
-            Err(error) => tracing::warn!(
-                "{}: cannot be locked here ({error}); let no other process train this run",
-                path.display()
-            ),
-        }
+        lock(&mut file, run)?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let holder =
             format!("process {} on {host}, since {}\n", std::process::id(), jiff::Zoned::now().strftime("%F %T"));
@@ -53,6 +41,31 @@ impl RunLock {
         }
         Ok(Self { _file: file })
     }
+
+    /// Checks that no process holds the lock, and writes nothing.
+    ///
+    /// # Errors
+    /// When one does.
+    pub fn check(run: &Path) -> Result<(), CheckpointError> {
+        File::open(run.join(LOCK)).map_or(Ok(()), |mut file| lock(&mut file, run))
+    }
+}
+
+/// Locks `file`, the lock of `run`.
+fn lock(file: &mut File, run: &Path) -> Result<(), CheckpointError> {
+    match flock(&*file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            let holder = holder.lines().next().unwrap_or("its lock is held").to_owned();
+            return Err(CheckpointError::Locked { path: run.to_owned(), holder });
+        }
+        Err(error) => {
+            tracing::warn!("{}: cannot be locked here ({error}); let no other process train this run", run.display());
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -63,9 +76,11 @@ mod tests {
     fn the_second_is_refused_and_names_the_first() {
         let run = tempfile::tempdir().expect("a folder");
         let first = RunLock::take(run.path()).expect("a lock");
+        assert!(RunLock::check(run.path()).is_err());
         let error = RunLock::take(run.path()).expect_err("refused").to_string();
         assert!(error.contains(&format!("process {} on ", std::process::id())), "{error}");
         drop(first);
+        RunLock::check(run.path()).expect("free");
         RunLock::take(run.path()).expect("free again");
     }
 }

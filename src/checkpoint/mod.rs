@@ -11,7 +11,7 @@ mod state;
 use std::path::PathBuf;
 
 pub use disk::{free_bytes, write_whole};
-pub use folder::{Checkpoint, Moments, amend, save};
+pub use folder::{Checkpoint, Moments};
 pub use lock::RunLock;
 pub use run_dir::RunDir;
 pub use state::{BestScore, Fingerprint, State};

@@ -8,10 +8,14 @@
 //! Everything is found from `checkpoints/` and the states in it; the links are for people.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::disk::{aside, write_whole};
-use super::folder::{self, Checkpoint, Moments};
+use rustix::fs::Access;
+use rustix::io::Errno;
+
+use super::disk::{aside, existing, settle_exchange, write_whole};
+use super::folder::{self, Checkpoint, MODEL, Moments};
 use super::{CheckpointError, State, link};
 use crate::model::CmdModel;
 
@@ -68,6 +72,21 @@ impl RunDir {
         Ok(run)
     }
 
+    /// Checks that [`Self::create`] can make a run.
+    ///
+    /// # Errors
+    /// When `name` is taken or none, or `output` cannot be written.
+    pub fn can_create(output: &Path, name: Option<&str>) -> Result<(), CheckpointError> {
+        name.map_or(Ok(()), Self::check_name)?;
+        if let Some(taken) = name.map(|name| output.join(name)).filter(|path| path.exists()) {
+            return Err(CheckpointError::write(taken)(Errno::EXIST.into()));
+        }
+        let folder = existing(output);
+        let access = rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK);
+        let access = if folder.is_dir() { access.map_err(Into::into) } else { Err(Errno::NOTDIR.into()) };
+        access.map_err(CheckpointError::write(output))
+    }
+
     /// The run in the folder `path`, which a killed process may have left without its configuration; then it gets `config`.
     ///
     /// # Errors
@@ -106,7 +125,7 @@ impl RunDir {
         let missing = |why: String| CheckpointError::Missing { path: named.clone(), why };
         let path = fs::canonicalize(link::follow(&named))
             .map_err(|error| missing(format!("{error}; name the folder of a run")))?;
-        if path.join(CONFIG).is_file() {
+        if Self::is_run(&path) {
             Ok(Self { path })
         } else {
             Err(missing(format!("not the folder of a run: it has no {CONFIG}")))
@@ -118,7 +137,7 @@ impl RunDir {
     pub fn of(checkpoint: &Checkpoint) -> Option<Self> {
         // runs/a/checkpoints/step-1/model.safetensors, or runs/a/best/model.safetensors in a copy without links
         let mut above = checkpoint.path().ancestors().skip(2).take(2);
-        above.find(|path| path.join(CONFIG).is_file()).map(|path| Self { path: path.to_owned() })
+        above.find(|path| Self::is_run(path)).map(|path| Self { path: path.to_owned() })
     }
 
     /// The folder.
@@ -133,6 +152,22 @@ impl RunDir {
         self.path.join(CONFIG)
     }
 
+    /// The run whose link `best`, or the model behind it, `path` is, if it is.
+    #[must_use]
+    pub fn of_best(path: &Path) -> Option<Self> {
+        let link = if path.file_name().is_some_and(|name| name == MODEL) { path.parent()? } else { path };
+        let run = link.parent().filter(|_| link.file_name().is_some_and(|name| name == BEST))?;
+        let run = if run.as_os_str().is_empty() { Path::new(".") } else { run };
+        let path = fs::canonicalize(run).ok().filter(|path| Self::is_run(path))?;
+        Some(Self { path })
+    }
+
+    /// Whether `path` is the folder of a run.
+    #[must_use]
+    pub fn is_run(path: &Path) -> bool {
+        path.join(CONFIG).is_file()
+    }
+
     /// Where the figures go.
     #[must_use]
     pub fn metrics(&self) -> PathBuf {
@@ -140,7 +175,7 @@ impl RunDir {
     }
 
     fn checkpoint_path(&self, step: u64) -> PathBuf {
-        self.path.join(CHECKPOINTS).join(format!("step-{step:06}"))
+        self.path.join(place(step))
     }
 
     /// The checkpoint of `step`, also where it stood aside when a process was killed.
@@ -185,22 +220,23 @@ impl RunDir {
         Ok(())
     }
 
-    /// Points `last` and `best` to the checkpoints of `state`, which are on the disk, and removes what is neither best nor among the
-    /// `keep` newest.
+    /// Ends what a kill cut short, points `last` and `best` to the checkpoints of `state`, which are on the disk, and removes what is
+    /// neither best nor among the `keep` newest.
     pub fn settle(&self, state: &State, keep: usize) {
-        let target = |step: u64| Path::new(CHECKPOINTS).join(format!("step-{step:06}"));
-        let best = state.best.map(|best| best.step);
-        link::point(&self.path.join(LAST), &target(state.step));
-        if let Some(best) = best {
-            link::point(&self.path.join(BEST), &target(best));
-        }
         let entries = fs::read_dir(self.path.join(CHECKPOINTS)).into_iter().flatten().flatten();
         for entry in entries {
-            // What a process that was killed had begun to write.
+            // What a process that was killed had begun.
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(".step-") && name.ends_with(".tmp") {
-                let _ = fs::remove_dir_all(entry.path());
+            let hidden =
+                name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp").or(name.strip_suffix(".old")));
+            if let Some(name) = hidden.filter(|name| name.starts_with("step-")) {
+                settle_exchange(&self.path.join(CHECKPOINTS).join(name));
             }
+        }
+        let best = state.best.map(|best| best.step);
+        link::point(&self.path.join(LAST), &place(state.step));
+        if let Some(best) = best {
+            link::point(&self.path.join(BEST), &place(best));
         }
         let earlier = self.steps().into_iter().filter(|step| *step <= state.step);
         for step in earlier.skip(keep.max(1)).filter(|step| best != Some(*step)) {
@@ -261,6 +297,11 @@ impl RunDir {
     }
 }
 
+/// Where the checkpoint of `step` stands in a run.
+fn place(step: u64) -> PathBuf {
+    Path::new(CHECKPOINTS).join(format!("step-{step:06}"))
+}
+
 fn is_hidden(entry: &fs::DirEntry) -> bool {
     entry.file_name().to_string_lossy().starts_with('.')
 }
@@ -270,7 +311,7 @@ fn unused(output: &Path, name: &str) -> Result<PathBuf, CheckpointError> {
     for number in 1.. {
         let path = output.join(if number == 1 { name.to_owned() } else { format!("{name}-{number}") });
         match fs::create_dir(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             result => return result.map(|()| path.clone()).map_err(CheckpointError::write(&path)),
         }
     }

@@ -131,7 +131,7 @@ fn of_train(error: &TrainError) -> u8 {
         TrainError::Checkpoint(error) => of_checkpoint(error),
         TrainError::Distributed(error) => of_distributed(error),
         TrainError::NotFinite { .. } => NOT_FINITE,
-        TrainError::OneImageOnly(_)
+        TrainError::OneImageOnly
         | TrainError::Sink(_)
         | TrainError::Unreadable { .. }
         | TrainError::Libtorch { .. } => FAILED,

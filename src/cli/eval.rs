@@ -10,7 +10,7 @@ use super::error::Error;
 use super::print;
 use crate::checkpoint::{Checkpoint, CheckpointError, Fingerprint, RunDir, State};
 use crate::config::{Config, ConfigError, Needs, Override};
-use crate::data::{Dataset, Split};
+use crate::data::Dataset;
 use crate::distributed::{Crew, World};
 use crate::encoders::{Encoders, EncodersConfig};
 use crate::eval::{EvalSet, SplitResult, retrieval_picture, table};
@@ -81,14 +81,18 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         let dataset = Dataset::load(&config.data)?;
         let split = Arc::new(dataset.split(&args.split)?);
         if state.as_ref().is_some_and(|state| state.data.fingerprint == dataset.fingerprint) {
-            tell_leaks(&split, &dataset, config.data.workers as usize);
+            let leaks = split.leak_warning(&dataset, config.data.workers as usize);
+            leaks.into_iter().for_each(|warning| tracing::warn!("{warning}"));
         }
         let (_, encoders) = match loaded.take() {
             Some((known, encoders)) if known == config.encoders => loaded.insert((known, encoders)),
             _ => loaded.insert((config.encoders.clone(), Encoders::load(&config.encoders, device)?)),
         };
         check_encoders(&checkpoint, &model, state.as_ref(), encoders)?;
-        let embeddings = EvalSet::new(&split, encoders, &config.features(), crew)?.embed(&model)?;
+        let mut features = config.features();
+        // Embedded once, so nothing is worth keeping.
+        features.encoders.speech.cache = false;
+        let embeddings = EvalSet::new(&split, encoders, &features, crew)?.embed(&model)?;
         let result = SplitResult::new(&split, &embeddings)?;
         if let Some(file) = picture.as_ref().filter(|_| number == 0) {
             drawn =
@@ -105,19 +109,6 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     }
     // After the table: a picture that cannot be drawn costs no result.
     drawn
-}
-
-/// Warns of images that the model was trained on.
-fn tell_leaks(split: &Split, dataset: &Dataset, workers: usize) {
-    let leaked = split.leaked(dataset, workers);
-    if let Some(first) = leaked.first() {
-        tracing::warn!(
-            "{} images of split {} are training images too, the first is {}: its recalls say little",
-            leaked.len(),
-            split.name,
-            first.display()
-        );
-    }
 }
 
 /// A picture that was found to be writable before hours of work.
@@ -145,13 +136,10 @@ fn load_config(path: &Path, overrides: &[Override], own: Option<&Config>) -> Res
 }
 
 fn find_checkpoint(args: &Args) -> Result<(Checkpoint, Option<RunDir>), Error> {
-    let is_run = |path: &Path| path.join("config.toml").is_file();
     match &args.checkpoint {
-        Some(path) if !is_run(path) => {
+        Some(path) if !RunDir::is_run(path) => {
             // The link `best` of a run can be stale; the run's state is not.
-            let of = path.file_name().filter(|name| *name == "best").and_then(|_| path.parent());
-            if let Some(run) = of.filter(|run| is_run(run)) {
-                let run = RunDir::open(run, &args.output)?;
+            if let Some(run) = RunDir::of_best(path) {
                 return Ok((run.best()?, Some(run)));
             }
             let checkpoint = Checkpoint::open(path)?;

@@ -46,7 +46,7 @@ pub(super) struct Args {
     /// Prints the effective configuration with defaults and comments, and stops.
     #[arg(long)]
     print_config: bool,
-    /// Checks everything that the run needs, makes the gradient of one batch and a small evaluation, and writes nothing.
+    /// Checks everything that the run needs, makes one update and a small evaluation, and writes nothing.
     #[arg(long)]
     dry_run: bool,
 }
@@ -83,8 +83,8 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         (None, Some(path)) => Some(Config::load(path, &overrides, Needs::Encoders)?),
         (None, None) => None,
     };
-    if let (true, Some(config)) = (args.print_config, &config) {
-        return print(&config.to_commented_toml());
+    if args.print_config {
+        return config.filter(|_| sees_run).map_or(Ok(()), |config| print(&config.to_commented_toml()));
     }
 
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
@@ -104,8 +104,16 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     };
 
     let lock = match &target {
-        Target::Known(run) if world.is_first() && !args.dry_run => Some(RunLock::take(run.path())?),
-        _ => None,
+        _ if !world.is_first() => None,
+        Target::Known(run) if args.dry_run => {
+            RunLock::check(run.path())?;
+            None
+        }
+        Target::Known(run) => Some(RunLock::take(run.path())?),
+        Target::New => {
+            RunDir::can_create(&args.output, args.name.as_deref())?;
+            None
+        }
     };
     let dataset = Dataset::load(&config.data)?;
     let encoders = Encoders::load(&config.encoders, device)?;
@@ -119,11 +127,11 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
             tracing::info!("{} has no checkpoint yet, so it starts", run.path().display());
         }
     }
-    drop(starting);
     if args.dry_run {
         let found = session.dry_run(&args.output)?;
         return if world.is_first() { print(&found.to_string()) } else { Ok(()) };
     }
+    drop(starting);
     if !world.is_first() {
         // Only the first process writes.
         return Ok(session.train()?);
@@ -192,7 +200,7 @@ fn find(args: &Args, overrides: &[Override]) -> Result<(Target, Option<Config>),
         RunDir::adopt(&path, &config.to_commented_toml())?
     };
     let before = Config::load(&run.config(), &[], Needs::Encoders)?;
-    if let Some(key) = before.changed_keys(&config, |class| class == Resume::Fixed).first() {
+    if let Some(key) = before.changed_keys(&config, Resume::Fixed).first() {
         let why = format!("{key} is another here than in {}, so --name {name} is another run", file.display());
         return Err(CheckpointError::Mismatch { path: run.config(), why }.into());
     }
@@ -206,7 +214,7 @@ impl Args {
         if self.launch.launches() {
             return;
         }
-        for key in before.changed_keys(config, |class| class == Resume::Inexact) {
+        for key in before.changed_keys(config, Resume::Inexact) {
             tracing::warn!("{key} has changed: the run goes on, but not to the bit as it would have");
         }
         let (old, new) = (before.recipe().schedule(), config.recipe().schedule());

@@ -43,7 +43,7 @@ pub enum ConfigError {
     /// A value of the wrong type or out of range.
     #[error("{place}: {key}: {why}")]
     Value {
-        /// File.
+        /// File or flag.
         place: String,
         /// The key.
         key: String,
@@ -95,10 +95,10 @@ impl FromStr for Override {
 }
 
 impl Override {
-    /// The whole number that `key` is overridden with, if it is.
+    /// The number, not below 0, that `key` is overridden with, if it is.
     #[must_use]
     pub fn whole(&self, key: &str) -> Option<i64> {
-        self.value.as_integer().filter(|_| self.key == key)
+        self.value.as_integer().filter(|number| self.key == key && *number >= 0)
     }
 
     /// The key that is overridden.
@@ -144,13 +144,14 @@ impl Config {
         for change in overrides {
             insert(&mut table, &change.key, change.value.clone());
         }
-        let config: Self = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
-            let why = error.inner().message().replace('\n', ", ");
-            ConfigError::Value { place: place.clone(), key: error.path().to_string(), why }
-        })?;
-        let checked =
-            config.check().and_then(|()| config.check_required(needs).map_err(|(key, why)| (key.to_owned(), why)));
-        checked.map_err(|(key, why)| ConfigError::Value { place, key, why })?;
+        let refused = |key: String, why: String| {
+            let is_set = overrides.iter().any(|change| change.key == key);
+            ConfigError::Value { place: if is_set { "--set".to_owned() } else { place.clone() }, key, why }
+        };
+        let config: Self = serde_path_to_error::deserialize(Value::Table(table))
+            .map_err(|error| refused(error.path().to_string(), error.inner().message().replace('\n', ", ")))?;
+        config.check().map_err(|(key, why)| refused(key, why))?;
+        config.check_required(needs).map_err(|(key, why)| refused(key.to_owned(), why))?;
         Ok(config)
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, Needs, Override};
 
+use crate::Key;
 use crate::data::{AudioConfig, DataConfig};
 use crate::distributed::DistributedConfig;
 use crate::encoders::{EncodersConfig, ImageEncoderConfig, SpeechEncoderConfig};
@@ -18,7 +19,6 @@ use crate::train::{
     CmdConfig, FusionConfig, Identity, LogConfig, LossConfig, NoiseConfig, OptimConfig, Recipe, SpeechConfig,
     TrainConfig,
 };
-use crate::{Key, Resume};
 
 /// Everything that decides a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -75,11 +75,6 @@ fn keys() -> impl Iterator<Item = (String, &'static Key)> {
     SECTIONS
         .into_iter()
         .flat_map(|(section, keys)| keys.iter().map(move |key| (format!("{section}.{}", key.name), key)))
-}
-
-/// The class of the key called `name`.
-fn class(name: &str) -> Option<Resume> {
-    keys().find(|(known, _)| known == name).map(|(_, key)| key.resume)
 }
 
 impl Config {

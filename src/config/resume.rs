@@ -1,7 +1,7 @@
 //! What may change between the start of a run and its going on, and between its machines.
 
 use super::print::lookup;
-use super::{Config, Override, class, keys};
+use super::{Config, Override, keys};
 use crate::Resume;
 
 impl Config {
@@ -25,12 +25,11 @@ impl Config {
         blake3::hash(self.lines(|class| class == Resume::Fixed).as_bytes()).to_hex().to_string()
     }
 
-    /// Names of the keys whose classes `is_meant` names and whose values differ in `other`.
+    /// Names of the keys of `class` whose values differ in `other`.
     #[must_use]
-    pub fn changed_keys(&self, other: &Self, is_meant: impl Fn(Resume) -> bool) -> Vec<String> {
+    pub fn changed_keys(&self, other: &Self, class: Resume) -> Vec<String> {
         let (before, after) = (self.table(), other.table());
-        let changed =
-            keys().filter(|(name, key)| is_meant(key.resume) && lookup(&before, name) != lookup(&after, name));
+        let changed = keys().filter(|(name, key)| key.resume == class && lookup(&before, name) != lookup(&after, name));
         changed.map(|(name, _)| name).collect()
     }
 
@@ -45,6 +44,7 @@ impl Override {
     /// What this change means to a run that goes on.
     #[must_use]
     pub fn resume(&self) -> Resume {
-        class(self.key()).unwrap_or(Resume::Fixed)
+        let known = keys().find(|(name, _)| name == self.key());
+        known.map_or(Resume::Fixed, |(_, key)| key.resume)
     }
 }

@@ -78,7 +78,7 @@ impl Split {
         Contents::new(&files, workers, |_| true).equal().into_iter().map(<[usize]>::to_vec).collect()
     }
 
-    /// Images of this split that the training split of `dataset` holds too, by name or by content.
+    /// Images of this split whose content an image of the training split of `dataset` has too.
     #[must_use]
     pub fn leaked(&self, dataset: &Dataset, workers: usize) -> Vec<&Path> {
         let training = dataset.images.iter().filter(|image| &*image.split == "train" && *image.split != *self.name);
@@ -92,5 +92,18 @@ impl Split {
         let mut found: Vec<&Path> = leaks.flatten().filter_map(|index| Some(&*self.images.get(*index)?.path)).collect();
         found.sort_unstable();
         found
+    }
+
+    /// What [`Self::leaked`] means to recalls, where there are any.
+    #[must_use]
+    pub fn leak_warning(&self, dataset: &Dataset, workers: usize) -> Option<String> {
+        let leaked = self.leaked(dataset, workers);
+        leaked.first().map(|first| {
+            let (count, split) = (leaked.len(), &self.name);
+            format!(
+                "{count} images of split {split} are training images too, the first is {}: its recalls say little",
+                first.display()
+            )
+        })
     }
 }

@@ -1,7 +1,5 @@
 //! The processes of a run and the signals that come to any of them.
 
-use tch::Tensor;
-
 use super::{DistributedError, World};
 use crate::signals::{Interrupted, Signals};
 
@@ -39,9 +37,4 @@ impl Crew<'_> {
     pub fn own_signal(&self) -> i64 {
         self.signals.check().err().map_or(0, |interrupted| i64::from(interrupted.signal))
     }
-}
-
-/// The values of a tensor of whole numbers.
-pub(super) fn numbers(tensor: &Tensor) -> Result<Vec<i64>, String> {
-    Vec::try_from(tensor.flatten(0, -1)).map_err(|error| format!("numbers came back as {:?}: {error}", tensor.kind()))
 }

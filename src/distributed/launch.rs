@@ -5,7 +5,8 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{DistributedError, Store};
+use super::DistributedError;
+use super::c10d::Store;
 use crate::signals::{Interrupted, Signals};
 
 /// Time between looks at the ranks.
@@ -86,14 +87,20 @@ pub fn launch(
     let mut failure: Option<(Instant, DistributedError)> = None;
     let mut stop: Option<Interrupted> = None;
     while ranks.0.iter().any(Option::is_some) {
-        for rank in 0..count {
-            let Some(status) = ranks.ended(rank)? else { continue };
-            // A rank that does not listen yet dies of the signal itself.
-            let is_stop = stop.is_some_and(|stop| {
+        // A rank that does not listen yet dies of the signal itself.
+        let is_stop = |status: &ExitStatus| {
+            stop.is_some_and(|stop| {
                 status.code() == Some(i32::from(stop.exit_status())) || status.signal() == Some(stop.signal)
-            });
-            if !status.success() && !is_stop && failure.is_none() {
-                failure = Some((Instant::now(), ended(node * count + rank, status)));
+            })
+        };
+        let mut gone = ranks.ended()?;
+        gone.retain(|(_, status)| !status.success() && !is_stop(status));
+        // Of those that ended since the last look one that was killed is the cause, not those that lost it.
+        gone.sort_by_key(|(rank, status)| (status.signal().is_none(), *rank));
+        if let (Some((rank, status)), None) = (gone.first(), &failure) {
+            failure = Some((Instant::now(), ended(node * count + rank, *status)));
+            // Where a signal has been handed on, they are stopping already: a second one would cut a save short.
+            if stop.is_none() {
                 ranks.signal(libc::SIGTERM);
             }
         }
@@ -139,14 +146,17 @@ fn ended(rank: usize, status: ExitStatus) -> DistributedError {
 struct Ranks(Vec<Option<Child>>);
 
 impl Ranks {
-    /// The status of a rank that has just ended.
-    fn ended(&mut self, rank: usize) -> Result<Option<ExitStatus>, DistributedError> {
-        let Some(child) = &mut self.0[rank] else { return Ok(None) };
-        let status = child.try_wait().map_err(failed(format!("rank {rank}")))?;
-        if status.is_some() {
-            self.0[rank] = None;
+    /// The ranks of this machine that have ended since the last call, and how.
+    fn ended(&mut self) -> Result<Vec<(usize, ExitStatus)>, DistributedError> {
+        let mut ended = Vec::new();
+        for (rank, slot) in self.0.iter_mut().enumerate() {
+            let Some(child) = slot else { continue };
+            if let Some(status) = child.try_wait().map_err(failed(format!("rank {rank}")))? {
+                ended.push((rank, status));
+                *slot = None;
+            }
         }
-        Ok(status)
+        Ok(ended)
     }
 
     fn signal(&self, signal: i32) {

@@ -7,7 +7,6 @@ mod rank;
 mod section;
 mod world;
 
-pub use c10d::{Group, Store};
 pub use crew::Crew;
 pub use launch::{Nodes, launch};
 pub use rank::Rank;

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use tch::{Device, Tensor};
 
-use super::c10d::{Network, is_loopback};
-use super::crew::numbers;
-use super::{DistributedError, Group, Rank, Store};
+use super::c10d::{Group, Network, Store, is_loopback};
+use super::{DistributedError, Rank};
 
 /// PyTorch's variable for the interfaces of Gloo.
 const INTERFACES: &str = "GLOO_SOCKET_IFNAME";
@@ -16,6 +15,7 @@ const INTERFACES: &str = "GLOO_SOCKET_IFNAME";
 pub struct World {
     rank: usize,
     size: usize,
+    here: usize,
     group: Option<Group>,
     /// The server, where this process runs it, must outlive the group.
     _store: Option<Store>,
@@ -25,7 +25,7 @@ impl World {
     /// A process by itself.
     #[must_use]
     pub fn alone() -> Self {
-        Self { rank: 0, size: 1, group: None, _store: None }
+        Self { rank: 0, size: 1, here: 1, group: None, _store: None }
     }
 
     /// Joins the group at `rank` with tensors on `device`: NCCL's on CUDA, Gloo's on the CPU. Without a rank it stays alone.
@@ -33,7 +33,9 @@ impl World {
     /// # Errors
     /// When the others do not come within `timeout`, which bounds every collective as well.
     pub fn join(rank: Option<Rank>, device: Device, timeout: Duration) -> Result<Self, DistributedError> {
-        let Some(Rank { rank, size, host, port, serves, attempt, .. }) = rank else { return Ok(Self::alone()) };
+        let Some(Rank { rank, size, local_size, host, port, serves, attempt, .. }) = rank else {
+            return Ok(Self::alone());
+        };
         let prefix = format!("cmd/{attempt}");
         let network = network(&host)?;
         let join = || {
@@ -52,7 +54,7 @@ impl World {
             seconds: timeout.as_secs(),
             why,
         })?;
-        Ok(Self { rank, size, group: Some(group), _store: Some(store) })
+        Ok(Self { rank, size, here: local_size.unwrap_or(size), group: Some(group), _store: Some(store) })
     }
 
     /// This process, from 0.
@@ -65,6 +67,12 @@ impl World {
     #[must_use]
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// Processes of this machine; all of them where no launcher says.
+    #[must_use]
+    pub fn here(&self) -> usize {
+        self.here
     }
 
     /// Whether this process prints and writes.
@@ -155,8 +163,30 @@ impl World {
     /// # Errors
     /// As [`Self::gather`].
     pub fn first_text(&self, own: &str) -> Result<String, DistributedError> {
-        let texts = self.gather_texts(if self.is_first() { own } else { "" })?;
-        Ok(texts.into_iter().next().unwrap_or_default())
+        if self.group.is_none() {
+            return Ok(own.to_owned());
+        }
+        let length = self.first_numbers(&[own.len() as i64])?[0] as usize;
+        let mut bytes = own.as_bytes().to_vec();
+        bytes.resize(length.max(1), 0);
+        let mut all = Tensor::from_slice(&bytes);
+        self.broadcast(&mut all)?;
+        let bytes = Vec::<u8>::try_from(&all);
+        let bytes = bytes.map_err(|error: tch::TchError| self.lost("broadcasting a text", error.to_string()))?;
+        Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
+    }
+
+    /// Numbered lines of all processes, in the order of ranks.
+    ///
+    /// # Errors
+    /// As [`Self::gather`].
+    pub fn gather_notes(&self, own: &[(usize, String)]) -> Result<Vec<(usize, String)>, DistributedError> {
+        let own: String = own.iter().map(|(number, text)| format!("{number} {}\n", text.replace('\n', " "))).collect();
+        let note = |line: &str| {
+            let (number, text) = line.split_once(' ')?;
+            Some((number.parse().ok()?, text.to_owned()))
+        };
+        Ok(self.gather_texts(&own)?.iter().flat_map(|text| text.lines().filter_map(note)).collect())
     }
 
     /// Checks that all processes have the same `value` of `what`.
@@ -181,22 +211,19 @@ impl World {
     /// # Errors
     /// As [`Self::gather`].
     pub fn first_numbers(&self, own: &[i64]) -> Result<Vec<i64>, DistributedError> {
-        let mut all = self.gather_numbers(own)?;
-        all.truncate(own.len());
-        Ok(all)
-    }
-
-    /// Rank 0's number.
-    ///
-    /// # Errors
-    /// As [`Self::gather`].
-    pub fn first_number(&self, own: i64) -> Result<i64, DistributedError> {
-        Ok(self.gather_numbers(&[own])?[0])
+        let mut all = Tensor::from_slice(own);
+        self.broadcast(&mut all)?;
+        numbers(&all).map_err(|why| self.lost("broadcasting numbers", why))
     }
 
     fn lost(&self, what: &'static str, why: String) -> DistributedError {
         DistributedError::Lost { rank: self.rank, what, why }
     }
+}
+
+/// The values of a tensor of whole numbers.
+fn numbers(tensor: &Tensor) -> Result<Vec<i64>, String> {
+    Vec::try_from(tensor.flatten(0, -1)).map_err(|error| format!("numbers came back as {:?}: {error}", tensor.kind()))
 }
 
 /// The network that the ranks of a group that meets at `host` use: the one that the environment names, or that of the host.

@@ -23,7 +23,7 @@ section! {
         Here, Range::Path("\"hubert.pt\"") => path: Option<PathBuf> = None;
         /// Utterances in one forward of the frozen encoder; bounds memory, changes results by rounding alone.
         Inexact, between(1, 1 << 16) => batch_size: i64 = 32;
-        /// Keep the hidden states of the training data in memory, computed once: for small sets of short utterances.
+        /// Keep the hidden states of training and development data in memory, computed once: for small sets of short utterances.
         Inexact, Range::Any => cache: bool = false;
     }
 }

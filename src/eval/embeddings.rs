@@ -16,7 +16,6 @@ use crate::telemetry::warn_once;
 /// A split made ready to be embedded by one model after the other: the images, which the model does not change, are encoded.
 pub struct EvalSet<'a> {
     split: Arc<Split>,
-    device: Device,
     crew: Crew<'a>,
     features: FeatureSource<'a>,
     /// Images of the gallery: indices into the split.
@@ -70,8 +69,7 @@ impl<'a> EvalSet<'a> {
         let (gallery, images) = gather_rows(&gallery, &rows_of(&parts, width), split.images.len(), crew.world)?;
         let skipped_images = gather_skipped(unreadable, crew.world)?;
         let copies = if crew.world.is_first() { tell_copies(split, config.data.workers as usize) } else { 0 };
-        let (split, device) = (split.clone(), encoders.device());
-        Ok(Self { split, device, crew, features, gallery, images, skipped_images, copies })
+        Ok(Self { split: split.clone(), crew, features, gallery, images, skipped_images, copies })
     }
 
     /// The split.
@@ -86,11 +84,9 @@ impl<'a> EvalSet<'a> {
     /// When audio cannot be read and that counts as a failure, an encoder or the model fails, or a signal comes.
     pub fn embed(&mut self, model: &CmdModel) -> Result<Embeddings, EvalError> {
         let (mut parts, mut utterances) = (Vec::new(), Vec::new());
-        let device = self.device;
         let unreadable = self.features.for_each_speech(|indices, states| {
             parts.push(catch_libtorch(|| {
-                let (hidden, frames) = (states.hidden.to_device(device), states.frames.to_device(device));
-                tch::no_grad(|| model.speech().forward(&hidden, &frames, None)).to_device(Device::Cpu)
+                tch::no_grad(|| model.speech().forward(&states.hidden, &states.frames, None)).to_device(Device::Cpu)
             })?);
             utterances.extend_from_slice(indices);
             Ok::<(), EvalError>(())
@@ -171,15 +167,8 @@ fn gather_rows(places: &[usize], own: &Tensor, count: usize, world: &World) -> R
 }
 
 fn gather_skipped(unreadable: Vec<(usize, DataError)>, world: &World) -> Result<Vec<Skipped>, EvalError> {
-    // A line each: place in the split, tabulator, why.
-    let own: Vec<String> = unreadable
-        .into_iter()
-        .map(|(place, error)| format!("{place}\t{}", error.to_string().replace('\n', " ")))
-        .collect();
-    let texts = world.gather_texts(&own.join("\n"))?;
-    let split =
-        |line: &str| Some((line.split_once('\t')?.0.parse::<usize>().ok()?, line.split_once('\t')?.1.to_owned()));
-    let mut all: Vec<(usize, String)> = texts.iter().flat_map(|text| text.lines().filter_map(split)).collect();
+    let own: Vec<(usize, String)> = unreadable.into_iter().map(|(place, error)| (place, error.to_string())).collect();
+    let mut all = world.gather_notes(&own)?;
     all.sort();
     Ok(all.into_iter().map(|(_, why)| Skipped { why }).collect())
 }

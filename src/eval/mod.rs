@@ -31,11 +31,13 @@ pub enum EvalError {
     /// Its scores cannot be ranked.
     #[error(transparent)]
     Recall(#[from] RecallError),
-    /// The speech head failed.
-    #[error(
-        "the speech head failed on a batch of the evaluation: {0}; if memory ran out, lower encoders.speech.batch_size"
-    )]
+    /// libtorch failed.
+    #[error("evaluation: libtorch failed: {error}{advice}", error = .0, advice = memory_advice(.0))]
     Libtorch(#[from] LibtorchError),
+}
+
+fn memory_advice(error: &LibtorchError) -> &'static str {
+    if error.is_out_of_memory() { "; lower encoders.speech.batch_size or audio.eval_max_seconds" } else { "" }
 }
 
 impl From<DataError> for EvalError {

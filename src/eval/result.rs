@@ -85,6 +85,9 @@ impl InFamily {
             }
         }
         families.retain(|_, rows| rows.len() > 1);
+        if families.is_empty() {
+            return None;
+        }
         let family_of: HashMap<usize, &Vec<usize>> =
             families.values().flat_map(|rows| rows.iter().map(move |row| (*row, rows))).collect();
         let (mut asked, mut right, mut chance) = (0, 0, 0.0);

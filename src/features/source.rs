@@ -160,12 +160,10 @@ impl<'a> FeatureSource<'a> {
         let read = move |image: usize| form.read(&split.images[image].path);
         let groups = self.share(self.split.images_in_groups(self.config.encoders.image.batch_size as usize));
         let what = format!("encoding {} images", self.split.name);
-        self.reader(|reader, agree| {
-            reader.for_each((&what, "images"), groups, read, agree, |pictures| {
-                let stack: Vec<&Picture> = pictures.iter().map(|(_, picture)| picture).collect();
-                let states = self.encoders.encode_images(&Pixels::stack(&stack)).map_err(FeatureError::from)?;
-                visit(&indices(pictures), &states)
-            })
+        self.for_each((&what, "images"), groups, read, |pictures| {
+            let stack: Vec<&Picture> = pictures.iter().map(|(_, picture)| picture).collect();
+            let states = self.encoders.encode_images(&Pixels::stack(&stack)).map_err(FeatureError::from)?;
+            visit(&indices(pictures), &states)
         })
     }
 
@@ -197,16 +195,14 @@ impl<'a> FeatureSource<'a> {
             move |index: usize| form.read(&split.utterances[index].audio, Clip::Start(form.max_samples))
         };
         let what = format!("encoding {} speech", self.split.name);
-        let unreadable = self.reader(|reader, agree| {
-            reader.for_each((&what, "utterances"), groups, read, agree, |group| {
-                self.check_lengths(group)?;
-                let waves: Vec<&[f32]> = group.iter().map(|(_, audio)| audio.samples.as_slice()).collect();
-                let states = self.encoders.encode_speech(&Waveforms::pad(&waves)).map_err(FeatureError::from)?;
-                if let Some(memory) = &mut kept {
-                    catch_libtorch(|| memory.keep(&indices(group), &states)).map_err(FeatureError::from)?;
-                }
-                visit(&indices(group), &states)
-            })
+        let unreadable = self.for_each((&what, "utterances"), groups, read, |group| {
+            self.check_lengths(group)?;
+            let waves: Vec<&[f32]> = group.iter().map(|(_, audio)| audio.samples.as_slice()).collect();
+            let states = self.encoders.encode_speech(&Waveforms::pad(&waves)).map_err(FeatureError::from)?;
+            if let Some(memory) = &mut kept {
+                catch_libtorch(|| memory.keep(&indices(group), &states)).map_err(FeatureError::from)?;
+            }
+            visit(&indices(group), &states)
         })?;
         self.unusable.extend(unreadable.iter().cloned());
         self.speech = kept;
@@ -226,9 +222,7 @@ impl<'a> FeatureSource<'a> {
         let all: Vec<usize> = (0..images + self.split.utterances.len()).collect();
         let groups = self.share(all.chunks(HEADERS).map(<[usize]>::to_vec).collect());
         let what = format!("checking {} headers", self.split.name);
-        self.reader(|reader, agree| {
-            reader.for_each((&what, "files"), groups, read, agree, |_| Ok::<(), FeatureError>(()))
-        })?;
+        self.for_each((&what, "files"), groups, read, |_| Ok::<(), FeatureError>(()))?;
         Ok(())
     }
 
@@ -253,13 +247,24 @@ impl<'a> FeatureSource<'a> {
         if !self.config.encoders.speech.cache || self.purpose != Use::Training {
             return Ok(());
         }
-        let limit = self.config.audio.max_seconds;
-        for utterance in &self.split.utterances {
-            let seconds = Header::read(&utterance.audio).ok().and_then(|header| header.seconds()).unwrap_or(0.0);
-            if seconds > limit {
-                return Err(FeatureError::TooLong { path: utterance.audio.to_path_buf(), seconds, limit });
+        let (split, limit) = (self.split.clone(), self.config.audio.max_seconds);
+        // What cannot be read is found out when it is encoded.
+        let read = move |index: usize| {
+            Ok(Header::read(&split.utterances[index].audio).ok().and_then(|header| header.seconds()))
+        };
+        let all: Vec<usize> = (0..self.split.utterances.len()).collect();
+        let groups = all.chunks(HEADERS).map(<[usize]>::to_vec).collect();
+        let what = format!("measuring {} speech", self.split.name);
+        self.for_each((&what, "files"), groups, read, |lengths| {
+            match lengths.iter().find_map(|(index, seconds)| Some((index, seconds.filter(|seconds| *seconds > limit)?)))
+            {
+                Some((index, seconds)) => {
+                    let path = self.split.utterances[*index].audio.to_path_buf();
+                    Err(FeatureError::TooLong { path, seconds, limit })
+                }
+                None => Ok(()),
             }
-        }
+        })?;
         Ok(())
     }
 
@@ -316,15 +321,18 @@ impl<'a> FeatureSource<'a> {
         own
     }
 
-    /// Reads whole groups; after each all processes agree to go on.
-    fn reader<R, E: From<FeatureError>>(
+    /// Reads whole groups; after each all processes agree to go on. Returns what cannot be read.
+    fn for_each<T: Send + 'static, E: From<FeatureError> + From<DataError>>(
         &self,
-        work: impl FnOnce(&GroupReader, &dyn Fn() -> Result<(), E>) -> Result<R, E>,
-    ) -> Result<R, E> {
-        let crew = self.crew;
-        let is_stopped = || crew.is_stopped();
+        what: (&str, &'static str),
+        groups: Vec<Vec<usize>>,
+        read: impl Fn(usize) -> Result<T, DataError> + Send + Sync + 'static,
+        visit: impl FnMut(&[(usize, T)]) -> Result<(), E>,
+    ) -> Result<Vec<(usize, DataError)>, E> {
+        let is_stopped = || self.crew.is_stopped();
+        let agree = || self.crew.check().map_err(|error| FeatureError::from(error).into());
         let reader = GroupReader { data: &self.config.data, on_error: self.on_error(), is_stopped: &is_stopped };
-        work(&reader, &|| crew.check().map_err(|error| FeatureError::from(error).into()))
+        reader.for_each(what, groups, read, &agree, visit)
     }
 }
 

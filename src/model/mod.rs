@@ -27,6 +27,6 @@ pub use cmd_model::{CmdModel, Embedded, Encoded, LossOptions, Losses, ModelConfi
 pub use contrastive::SameImage;
 pub use fusion::{FusionEncoder, QueryNorm};
 pub use libtorch::{LibtorchError, catch_libtorch};
-pub use noise::{DonorPosition, OneImageOnly, PatchNoise};
+pub use noise::{DonorPosition, PatchNoise};
 pub use parameters::{Initial, ParameterSpec, Parameters};
 pub use speech_head::{Dropout, SpeechHead};

@@ -17,14 +17,6 @@ pub enum DonorPosition {
     Same,
 }
 
-/// All rows of the batch show one image, so there is no other image to take patches from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a training batch holds a single image, so cross-modal denoising finds no donor patches: raise train.batch_size, train on \
-     more images, or turn denoising off with cmd.alpha = 0"
-)]
-pub struct OneImageOnly;
-
 /// Which patch stands at each place of the noisy features.
 #[derive(Debug)]
 pub struct PatchNoise {
@@ -34,10 +26,9 @@ pub struct PatchNoise {
 
 impl PatchNoise {
     /// Draws the noise of a global batch: round(`ratio` · N) places an image without replacement, each with a patch of a row
-    /// with another image id. A function of its arguments alone, so every process draws the same.
-    ///
-    /// # Errors
-    /// When all ids are equal.
+    /// with another image id. None when all ids are equal: there is no other image to take patches from. A function of its arguments
+    /// alone, so every process draws the same.
+    #[must_use]
     pub fn draw(
         image_ids: &[i64],
         patches: usize,
@@ -45,9 +36,9 @@ impl PatchNoise {
         position: DonorPosition,
         seed: u64,
         step: u64,
-    ) -> Result<Self, OneImageOnly> {
+    ) -> Option<Self> {
         if image_ids.iter().all(|id| *id == image_ids[0]) {
-            return Err(OneImageOnly);
+            return None;
         }
         let mut draw = Draw::new(seed, Purpose::Noise, [step, 0]);
         let noisy = (ratio * patches as f64).round() as usize;
@@ -67,7 +58,7 @@ impl PatchNoise {
                 source[row * patches + place as usize] = (donor * patches + patch) as i64;
             }
         }
-        Ok(Self { source: Tensor::from_slice(&source) })
+        Some(Self { source: Tensor::from_slice(&source) })
     }
 
     /// The noise that replaces patch (b, n), where `mask` [B, N] is not 0, by patch (`donor_image`, `donor_patch`) [B, N].
@@ -132,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn one_image_is_an_error() {
-        assert!(PatchNoise::draw(&[3, 3, 3], 49, 0.3, DonorPosition::Random, 1, 2).is_err());
+    fn one_image_has_no_donors() {
+        assert!(PatchNoise::draw(&[3, 3, 3], 49, 0.3, DonorPosition::Random, 1, 2).is_none());
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn agree_on_start(
     }
     world.broadcast(&mut model.parameters().flat().shallow_clone())?;
     let moments = adam.moments_mut();
-    moments.step = world.first_number(moments.step)?;
+    moments.step = world.first_numbers(&[moments.step])?[0];
     world.broadcast(&mut moments.exp_avg)?;
     world.broadcast(&mut moments.exp_avg_sq)?;
     Ok(())
@@ -90,11 +90,10 @@ pub(super) fn exchange(crew: Crew, image_ids: &[i64], skipped: &[Replaced]) -> R
     }
     let mut unreadable = Vec::new();
     if skips > 0 {
-        // A line each: number, blank, why.
-        let own = skipped.iter().map(|sample| format!("{} {}\n", sample.utterance, sample.why.replace('\n', " ")));
-        let texts = crew.world.gather_texts(&own.collect::<String>())?;
-        for (number, why) in texts.iter().flat_map(|text| text.lines()).filter_map(|line| line.split_once(' ')) {
-            unreadable.extend(number.parse::<usize>().ok());
+        let own: Vec<(usize, String)> =
+            skipped.iter().map(|sample| (sample.utterance, sample.why.to_string())).collect();
+        for (utterance, why) in crew.world.gather_notes(&own)? {
+            unreadable.push(utterance);
             warn_once(format!("skipped: {why}"));
         }
     }

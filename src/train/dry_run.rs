@@ -1,4 +1,4 @@
-//! `cmd train --dry-run`: everything that can fail fails now, and nothing is written.
+//! A training tried out: everything that can fail fails now, and nothing is written.
 
 use std::fmt;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{Session, TrainError};
 use crate::checkpoint::free_bytes;
-use crate::data::Header;
+use crate::data::{Header, Split};
 use crate::eval::{EvalSet, SplitResult};
 use crate::features::{FeatureSource, Use};
 
@@ -25,15 +25,15 @@ pub struct DryRun {
     pub training: (usize, usize),
     /// Of the development split.
     pub development: (usize, usize),
-    /// L of the first batch.
+    /// L of the first batch; NaN where that batch is passed over.
     pub loss: f64,
-    /// Seconds for reading, encoding and the gradient of that batch, the first of its kind.
+    /// Seconds for reading and encoding that batch, the first of its kind, its gradient and the update.
     pub step_seconds: f64,
     /// Bytes of all checkpoints that are kept while a new one is written.
     pub checkpoint_bytes: u64,
     /// Bytes free for them, where the system tells.
     pub free_bytes: Option<u64>,
-    /// Bytes of the features that are kept in memory.
+    /// Bytes of the features that are kept in the memory of this machine.
     pub cache_bytes: u64,
     /// Bytes of memory that are free, where the system tells.
     pub free_memory: Option<u64>,
@@ -42,44 +42,39 @@ pub struct DryRun {
 }
 
 impl Session<'_> {
-    /// Checks everything that a run below `output` needs: data, headers of the development split, room on the disk and in memory, one
-    /// gradient, one small evaluation.
+    /// Checks what a run whose checkpoints go below `output` needs: data, headers of the development split, room on the disk and in
+    /// memory, one update, one small evaluation.
     ///
     /// # Errors
     /// Those that the run would have had.
     pub fn dry_run(&mut self, output: &Path) -> Result<DryRun, TrainError> {
-        let existing = output.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
-        let can_write = rustix::fs::access(
-            if existing.as_os_str().is_empty() { Path::new(".") } else { existing },
-            rustix::fs::Access::WRITE_OK,
-        );
-        if can_write.is_err() || existing.is_file() {
-            let why = format!("--output {}: {} cannot be written", output.display(), existing.display());
-            return Err(TrainError::Recipe(why));
-        }
+        self.catching(|session| session.try_dry_run(output))
+    }
+
+    fn try_dry_run(&mut self, output: &Path) -> Result<DryRun, TrainError> {
         self.prepare()?;
-        let config = self.recipe.features.clone();
-        let source = FeatureSource::new(self.encoders, &self.split, &config, Use::Training, self.crew);
+        self.check_disk(output);
+        self.check_memory();
+        let source = FeatureSource::new(self.encoders, &self.split, &self.recipe.features, Use::Training, self.crew);
         source.check_kept()?;
         let begun = Instant::now();
         let step = self.state.step;
         let batch = self.batches(&source, step..step + 1).next().transpose()?;
         let batch = batch.ok_or_else(|| TrainError::Recipe("there is no step left to make".to_owned()))?;
-        let image_ids = self.crew.world.gather_numbers(&batch.image_ids)?;
-        let encoded = source.encode(batch)?;
-        let loss = self.gradient(&encoded, &image_ids)?.losses.total.double_value(&[]);
+        let news = self.exchange(Some(&batch))?;
+        let update = self.update(batch, &news, &source)?;
         let step_seconds = begun.elapsed().as_secs_f64();
 
         let few = Arc::new(self.dev_split.head(IMAGES));
-        let embeddings = EvalSet::new(&few, self.encoders, &config, self.crew)?.embed(&self.model)?;
+        let embeddings = EvalSet::new(&few, self.encoders, &self.recipe.features, self.crew)?.embed(&self.model)?;
         SplitResult::new(&few, &embeddings)?;
         Ok(DryRun {
             parameters: self.model.parameters().count(),
             training: (self.split.images.len(), self.split.utterances.len()),
             development: (self.dev_split.images.len(), self.dev_split.utterances.len()),
-            loss,
+            loss: update.map_or(f64::NAN, |update| update.loss),
             step_seconds,
-            checkpoint_bytes: self.checkpoint_bytes() * (self.recipe.train.keep as u64 + 2),
+            checkpoint_bytes: self.kept_bytes(),
             free_bytes: free_bytes(output),
             cache_bytes: self.cache_bytes(),
             free_memory: proc_bytes("/proc/meminfo", "MemAvailable:"),
@@ -90,7 +85,7 @@ impl Session<'_> {
     /// Warns where what is kept in memory is more than there is.
     pub(super) fn check_memory(&self) {
         let (needed, free) = (self.cache_bytes(), proc_bytes("/proc/meminfo", "MemAvailable:"));
-        if let Some(free) = free.filter(|free| *free < needed) {
+        if let Some(free) = free.filter(|free| *free < needed && self.crew.world.is_first()) {
             tracing::warn!(
                 "encoders.*.cache will take some {:.1} GB of memory, {:.1} GB are free",
                 needed as f64 / 1e9,
@@ -99,29 +94,33 @@ impl Session<'_> {
         }
     }
 
-    /// Memory that `encoders.*.cache` takes, from the mean length of some utterances.
+    /// Memory that `encoders.*.cache` takes on this machine, from the mean length of some utterances: each process keeps the features of
+    /// all training data, and its share of the hidden states of the development split.
     fn cache_bytes(&self) -> u64 {
-        let encoders = &self.recipe.features.encoders;
+        let (encoders, world) = (&self.recipe.features.encoders, self.crew.world);
+        let (here, all) = (world.here() as u64, world.size() as u64);
         let mut bytes = 0;
         if encoders.image.cache {
             let spec = self.encoders.image().spec();
-            bytes += self.split.images.len() as u64 * ((1 + spec.patches()) * spec.width) as u64 * 4;
+            bytes += here * self.split.images.len() as u64 * ((1 + spec.patches()) * spec.width) as u64 * 4;
         }
         if encoders.speech.cache {
-            let spec = self.encoders.speech().spec();
-            let (utterances, limit) = (&self.split.utterances, self.recipe.features.audio.max_seconds);
-            let every = utterances.len().div_ceil(MEASURED).max(1);
-            let seconds: Vec<f64> = utterances
-                .iter()
-                .step_by(every)
-                .filter_map(|utterance| Header::read(&utterance.audio).ok()?.seconds())
-                .map(|seconds| seconds.min(limit))
-                .collect();
-            let mean = seconds.iter().sum::<f64>() / seconds.len().max(1) as f64;
-            let frames = mean * spec.sample_rate as f64 / spec.hop as f64;
-            bytes += (utterances.len() as f64 * frames * (4 * spec.layers * spec.width) as f64) as u64;
+            let audio = &self.recipe.features.audio;
+            bytes += here * self.hidden_bytes(&self.split, audio.max_seconds);
+            bytes += here * self.hidden_bytes(&self.dev_split, audio.eval_max_seconds) / all;
         }
         bytes
+    }
+
+    /// Bytes of the hidden states of `split`, of which at most `limit` seconds each count.
+    fn hidden_bytes(&self, split: &Split, limit: f64) -> u64 {
+        let (spec, utterances) = (self.encoders.speech().spec(), &split.utterances);
+        let every = utterances.len().div_ceil(MEASURED).max(1);
+        let headers = utterances.iter().step_by(every).filter_map(|utterance| Header::read(&utterance.audio).ok());
+        let seconds: Vec<f64> = headers.filter_map(|header| Some(header.seconds()?.min(limit))).collect();
+        let mean = seconds.iter().sum::<f64>() / seconds.len().max(1) as f64;
+        let frames = mean * spec.sample_rate as f64 / spec.hop as f64;
+        (utterances.len() as f64 * frames * (4 * spec.layers * spec.width) as f64) as u64
     }
 }
 
@@ -143,7 +142,7 @@ impl fmt::Display for DryRun {
         writeln!(out, "parameters     {}", self.parameters)?;
         writeln!(
             out,
-            "first batch    loss {:.4}, {:.2} s (reading, encoders, gradient)",
+            "first step     loss {:.4}, {:.2} s (reading, encoders, gradient, update)",
             self.loss, self.step_seconds
         )?;
         writeln!(out, "evaluation     of a few images works")?;

@@ -1,8 +1,7 @@
-//! Losses and gradients that are not finite: which rows of the batch are to blame, and what becomes of the run.
+//! Losses and gradients that are not finite, and which rows of the batch are to blame.
 
 use tch::{Kind, Tensor};
 
-use super::TrainError;
 use super::step::Gradient;
 use crate::distributed::{DistributedError, World};
 use crate::model::Encoded;
@@ -10,7 +9,7 @@ use crate::model::Encoded;
 /// Files that a message names.
 const NAMED: usize = 20;
 
-/// What of a step is not finite: "the loss" or "the gradient", with its norm and the loss.
+/// What of a step is not finite, if anything, by its loss and the norm of its gradient.
 pub(super) fn check(loss: f64, norm: f64) -> Option<&'static str> {
     match (loss.is_finite(), norm.is_finite()) {
         (_, false) => Some("the gradient"),
@@ -19,15 +18,14 @@ pub(super) fn check(loss: f64, norm: f64) -> Option<&'static str> {
     }
 }
 
-/// The error for update `step`, which names exactly the rows whose features or embedding are not finite, over all processes; `names`
-/// are the files of this process's rows.
+/// Says which rows' features or embedding are not finite, and no others, over all processes; `names` are the files of this process's
+/// rows.
 pub(super) fn blame(
-    (step, what): (u64, &'static str),
     encoded: &Encoded,
     gradient: &Gradient,
     names: &[String],
     world: &World,
-) -> Result<TrainError, DistributedError> {
+) -> Result<String, DistributedError> {
     let features = [&encoded.image_cls, &encoded.patches, &gradient.own_cls];
     let mut own: Vec<&str> = Vec::new();
     for (row, name) in names.iter().enumerate() {
@@ -39,12 +37,11 @@ pub(super) fn blame(
     }
     let texts = world.gather_texts(&own.join("\n"))?;
     let all: Vec<&str> = texts.iter().flat_map(|text| text.lines()).collect();
-    let rows = match all.len() {
+    Ok(match all.len() {
         0 => "every row of the batch is finite by itself, so the weights grew too large".to_owned(),
         count if count > NAMED => format!("rows that are not: {} and {} more", all[..NAMED].join(", "), count - NAMED),
         _ => format!("rows that are not: {}", all.join(", ")),
-    };
-    Ok(TrainError::NotFinite { step, what, rows })
+    })
 }
 
 fn is_finite(tensor: &Tensor) -> bool {

@@ -29,7 +29,7 @@ use crate::data::DataError;
 use crate::distributed::DistributedError;
 use crate::eval::EvalError;
 use crate::features::FeatureError;
-use crate::model::{LibtorchError, OneImageOnly};
+use crate::model::LibtorchError;
 
 /// A training cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +40,12 @@ pub enum TrainError {
     /// A data set.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// A batch without donors.
-    #[error(transparent)]
-    OneImageOnly(#[from] OneImageOnly),
+    /// No batch has donors.
+    #[error(
+        "a training batch holds a single image, so cross-modal denoising finds no donor patches: raise train.batch_size, train on \
+         more images, or turn denoising off with cmd.alpha = 0"
+    )]
+    OneImageOnly,
     /// Frozen features.
     #[error(transparent)]
     Feature(#[from] FeatureError),
@@ -72,7 +75,7 @@ pub enum TrainError {
          or raise data.max_unreadable"
     )]
     Unreadable {
-        /// Distinct utterances that cannot be read, so far.
+        /// Distinct utterances that could not be read since training began or went on.
         count: usize,
         /// All of them.
         of: usize,
@@ -82,7 +85,7 @@ pub enum TrainError {
     /// The loss or the gradient is NaN or infinite.
     #[error(
         "step {step}: {what} is not finite ({rows}); stopped before the update, the last checkpoint is good; a lower optim.lr may help, \
-         or train.on_nan = \"skip\" passes such batches over"
+         or {or}"
     )]
     NotFinite {
         /// The update, counted from 1.
@@ -91,6 +94,8 @@ pub enum TrainError {
         what: &'static str,
         /// The rows of the batch that are to blame.
         rows: String,
+        /// What else may help.
+        or: String,
     },
 }
 

@@ -8,7 +8,7 @@ use crate::data::Split;
 use crate::encoders::Encoders;
 use crate::eval::EvalConfig;
 use crate::features::FeatureConfig;
-use crate::model::{LossOptions, ModelConfig, OneImageOnly};
+use crate::model::{LossOptions, ModelConfig};
 
 /// Every setting of a training.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -127,7 +127,7 @@ impl Recipe {
         let first = split.utterances.first().map(|utterance| utterance.image);
         let is_one_image = split.utterances.iter().all(|utterance| Some(utterance.image) == first);
         if is_one_image || self.train.batch_size == 1 {
-            return Err(OneImageOnly.into());
+            return Err(TrainError::OneImageOnly);
         }
         let ratio = self.noise.ratio;
         if ratio > 0.0 && (ratio * patches as f64).round() == 0.0 {

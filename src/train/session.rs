@@ -1,7 +1,7 @@
 //! A training, composed: recipe, data, encoders, processes, and where it writes.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::agree::check_sources;
@@ -54,8 +54,8 @@ pub struct Session<'a> {
     pub(super) is_whole: bool,
     /// Utterances of the training split that could not be read.
     pub(super) unreadable: HashSet<usize>,
-    /// Images of the development split that are training images too.
-    leaked: Vec<PathBuf>,
+    /// A warning of development images that are training images too.
+    pub(super) leaks: Option<String>,
 }
 
 impl<'a> Session<'a> {
@@ -68,8 +68,7 @@ impl<'a> Session<'a> {
         recipe.check(encoders, &split, crew.world.size())?;
         split.check_present(recipe.features.data.max_unreadable)?;
         let workers = recipe.features.data.workers as usize;
-        let leaked = if crew.world.is_first() { dev_split.leaked(dataset, workers) } else { Vec::new() };
-        let leaked: Vec<PathBuf> = leaked.into_iter().map(Path::to_owned).collect();
+        let leaks = crew.world.is_first().then(|| dev_split.leak_warning(dataset, workers)).flatten();
         let (speech, image) = (encoders.speech().spec(), encoders.image().spec());
         let shape = recipe.model(speech.layers, speech.width, image.width);
         let mut state = State::new(
@@ -99,7 +98,7 @@ impl<'a> Session<'a> {
             saved: None,
             is_whole: true,
             unreadable: HashSet::new(),
-            leaked,
+            leaks,
         })
     }
 
@@ -143,7 +142,7 @@ impl<'a> Session<'a> {
         let is_due =
             state.last_evaluation.map_or(state.step % self.recipe.train.eval_every as u64 != 0, |at| at != state.step);
         state.evaluated &= !(state.step == steps && is_due);
-        self.adam = Adam::restore(self.recipe.adam(), checkpoint.load_for_training(&mut self.model)?);
+        self.adam = Adam::restore(self.recipe.adam(), checkpoint.load_for_training(&self.model)?);
         self.saved = Some(state.step);
         self.state = State { configuration: self.state.configuration.take().or(state.configuration.clone()), ..state };
         Ok(())
@@ -151,15 +150,7 @@ impl<'a> Session<'a> {
 
     /// Checkpoints and `metrics.jsonl` go into `run` from now on.
     pub fn write_to(&mut self, run: RunDir) {
-        let (each, keep) = (self.checkpoint_bytes(), self.recipe.train.keep as u64);
-        if let Some(free) = free_bytes(run.path()).filter(|free| *free < (keep + 2) * each) {
-            tracing::warn!(
-                "{}: {:.1} GB are free, and train.keep = {keep} checkpoints, the best and a new one take {:.1} GB",
-                run.path().display(),
-                free as f64 / 1e9,
-                ((keep + 2) * each) as f64 / 1e9
-            );
-        }
+        self.check_disk(run.path());
         self.sinks.push(Box::new(Metrics::new(&run.metrics())));
         self.run = Some(run);
     }
@@ -193,19 +184,21 @@ impl<'a> Session<'a> {
         self.state.step >= self.recipe.train.steps as u64 && self.state.evaluated
     }
 
-    /// Bytes of a checkpoint: parameters and two moments of each, in f32.
-    pub(super) fn checkpoint_bytes(&self) -> u64 {
-        3 * 4 * self.model.parameters().count() as u64
+    /// Bytes of all checkpoints that stand at once: the newest, the best, and one that is being written. Each holds parameters and two
+    /// moments, in f32.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        (self.recipe.train.keep as u64 + 2) * 3 * 4 * self.model.parameters().count() as u64
     }
 
-    /// Warns of images of the development split that are training images too.
-    pub(super) fn tell_leaks(&self) {
-        if let Some(first) = self.leaked.first() {
+    /// Warns where checkpoints below `folder` take more than is free.
+    pub(super) fn check_disk(&self, folder: &Path) {
+        let (needed, keep) = (self.kept_bytes(), self.recipe.train.keep);
+        if let Some(free) = free_bytes(folder).filter(|free| *free < needed && self.crew.world.is_first()) {
             tracing::warn!(
-                "{} images of split {} are training images too, the first is {}: its recalls say little",
-                self.leaked.len(),
-                self.dev_split.name,
-                first.display()
+                "{}: {:.1} GB are free, and train.keep = {keep} checkpoints, the best and a new one take {:.1} GB",
+                folder.display(),
+                free as f64 / 1e9,
+                needed as f64 / 1e9
             );
         }
     }

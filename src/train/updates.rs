@@ -16,9 +16,9 @@ use crate::model::{Dropout, Encoded, PatchNoise, catch_libtorch};
 use crate::telemetry::{Progress, warn_once};
 
 /// What an update left behind.
-struct Update {
+pub(super) struct Update {
     gradient: Gradient,
-    loss: f64,
+    pub(super) loss: f64,
     grad_norm: f64,
     lr: f64,
 }
@@ -42,23 +42,29 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When something fails, a signal comes, or a loss is not finite (before the update).
     pub fn train(&mut self) -> Result<(), TrainError> {
-        let result = catch_libtorch(|| self.try_train());
-        let result = result.unwrap_or_else(|error| Err(TrainError::Libtorch { step: self.state.step + 1, error }));
-        let Err(error) = result else { return Ok(()) };
+        let Err(error) = self.catching(Self::try_train) else { return Ok(()) };
         if self.is_whole && self.state.step > 0 && !matches!(error, TrainError::Checkpoint(_)) {
             // A stop that leaves nothing behind is not the stop that was asked for.
-            self.save().inspect_err(|_| tracing::error!("{error}"))?;
+            self.catching(|session| Ok(session.save()?)).inspect_err(|_| tracing::error!("{error}"))?;
         }
         Err(error)
     }
 
+    /// The result of `work`; what libtorch cannot do in it is an error of the update that is to come.
+    pub(super) fn catching<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
+        let result = catch_libtorch(|| work(self));
+        result.unwrap_or_else(|error| Err(TrainError::Libtorch { step: self.state.step + 1, error }))
+    }
+
     /// Agrees with the other processes on where to start, and checks the headers of the development split before any time is spent.
     pub(super) fn prepare(&mut self) -> Result<(), TrainError> {
-        let shared = std::mem::take(&mut self.recipe.identity.shared);
-        agree_on_start(self.crew.world, &shared, &mut self.state, &self.model, &mut self.adam)?;
-        self.recipe.identity.shared = shared;
+        let shared = &self.recipe.identity.shared;
+        agree_on_start(self.crew.world, shared, &mut self.state, &self.model, &mut self.adam)?;
         if !self.is_finished() {
-            self.tell_leaks();
+            self.leaks.iter().for_each(|warning| tracing::warn!("{warning}"));
             let config = &self.recipe.features;
             FeatureSource::new(self.encoders, &self.dev_split, config, Use::Evaluation, self.crew).check_headers()?;
         }
@@ -72,13 +78,13 @@ impl<'a> Session<'a> {
         if self.is_finished() {
             return Ok(());
         }
-        let config = self.recipe.features.clone();
         let mut dev = None;
         if !self.state.evaluated {
             self.evaluate(&mut dev)?;
         }
         self.check_memory();
-        let mut source = FeatureSource::new(self.encoders, &self.split, &config, Use::Training, self.crew);
+        let mut source =
+            FeatureSource::new(self.encoders, &self.split, &self.recipe.features, Use::Training, self.crew);
         source.fill()?;
         self.unreadable.extend(source.unusable().keys());
         self.check_unreadable()?;
@@ -99,12 +105,11 @@ impl<'a> Session<'a> {
             let (is_last, log) = (self.state.step == steps, self.is_due(self.recipe.log.every));
             let evaluates = self.is_due(self.recipe.train.eval_every) || is_last;
             self.state.evaluated = !evaluates;
-            if let Some(update) = update {
-                if log || is_last {
-                    self.log(&update, &window)?;
-                    window = Window::new();
-                }
-                progress.advance(1, || format!("loss {:.3}", update.loss));
+            let loss = update.as_ref().map_or(f64::NAN, |update| update.loss);
+            progress.advance(1, || format!("loss {loss:.3}"));
+            if let Some(update) = update.filter(|_| log || is_last) {
+                self.log(&update, &window)?;
+                window = Window::new();
             }
             if evaluates || news.save || self.is_due(self.recipe.train.checkpoint_every) {
                 self.save()?;
@@ -126,7 +131,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn exchange(&mut self, batch: Option<&Batch>) -> Result<News, TrainError> {
+    pub(super) fn exchange(&mut self, batch: Option<&Batch>) -> Result<News, TrainError> {
         let nothing = vec![0; self.rows().count()];
         let (ids, skipped) = batch.map_or((&nothing[..], &[][..]), |batch| (&batch.image_ids, &batch.skipped));
         let news = exchange(self.crew, ids, skipped)?;
@@ -173,15 +178,17 @@ impl<'a> Session<'a> {
     }
 
     /// One update, or none if its gradient is not finite and that batch is passed over.
-    fn update(&mut self, batch: Batch, news: &News, source: &FeatureSource) -> Result<Option<Update>, TrainError> {
+    pub(super) fn update(
+        &mut self,
+        batch: Batch,
+        news: &News,
+        source: &FeatureSource,
+    ) -> Result<Option<Update>, TrainError> {
         let step = self.state.step;
         let utterances = batch.utterances.clone();
         let encoded = source.encode(batch)?;
         let gradient = self.gradient(&encoded, &news.image_ids)?;
-        let libtorch = |error| TrainError::Libtorch { step: step + 1, error };
-        let (loss, grad_norm) =
-            catch_libtorch(|| (gradient.losses.total.double_value(&[]), gradient.flat.norm().double_value(&[])))
-                .map_err(libtorch)?;
+        let (loss, grad_norm) = (gradient.losses.total.double_value(&[]), gradient.flat.norm().double_value(&[]));
         let lr = self.recipe.schedule().at(step as i64);
         let broken = finite::check(loss, grad_norm);
         if let Some(what) = broken {
@@ -190,12 +197,9 @@ impl<'a> Session<'a> {
             let clip = self.recipe.train.grad_clip;
             let scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
             self.is_whole = false;
-            catch_libtorch(|| {
-                let flat = if scale < 1.0 { &gradient.flat * scale } else { gradient.flat.shallow_clone() };
-                self.adam.update(&mut self.model.parameters().flat().shallow_clone(), &flat, lr);
-                self.model.clamp_temperature();
-            })
-            .map_err(libtorch)?;
+            let flat = if scale < 1.0 { &gradient.flat * scale } else { gradient.flat.shallow_clone() };
+            self.adam.update(&mut self.model.parameters().flat().shallow_clone(), &flat, lr);
+            self.model.clamp_temperature();
             self.is_whole = true;
         }
         let next = (step + 1) * self.recipe.train.batch_size as u64;
@@ -208,18 +212,14 @@ impl<'a> Session<'a> {
     }
 
     /// The gradient of the global batch with the image ids `image_ids`, of which `encoded` holds this process's rows.
-    pub(super) fn gradient(&mut self, encoded: &Encoded, image_ids: &[i64]) -> Result<Gradient, TrainError> {
+    fn gradient(&mut self, encoded: &Encoded, image_ids: &[i64]) -> Result<Gradient, TrainError> {
         let (step, seed, options) = (self.state.step, self.recipe.seed(), self.recipe.loss_options());
         let first_row = self.rows().start;
         let rate = self.recipe.speech.dropout;
         let dropout = (rate > 0.0).then_some(Dropout { rate, seed, step, first_row });
-        let noise = self.noise(encoded, image_ids);
-        let (model, world, device) = (&mut self.model, self.crew.world, self.encoders.device());
-        let made = catch_libtorch(|| {
-            let noise = noise.map(|noise| noise.to_device(device));
-            gradient(model, encoded, (image_ids, first_row), noise.as_ref(), options, dropout, world)
-        });
-        Ok(made.map_err(|error| TrainError::Libtorch { step: step + 1, error })??)
+        let noise = self.noise(encoded, image_ids).map(|noise| noise.to_device(self.encoders.device()));
+        let (rows, world) = ((image_ids, first_row), self.crew.world);
+        Ok(gradient(&mut self.model, encoded, rows, noise.as_ref(), options, dropout, world)?)
     }
 
     /// The noise of a global batch. Without donors, in a batch that happens to hold a single image, the step goes without L_cmd.
@@ -227,16 +227,12 @@ impl<'a> Session<'a> {
         self.model.config().fusion?;
         let (count, noise) = (encoded.patches.size()[1] as usize, &self.recipe.noise);
         let (seed, step) = (self.recipe.seed(), self.state.step);
-        match PatchNoise::draw(image_ids, count, noise.ratio, noise.donor_position, seed, step) {
-            Ok(drawn) => Some(drawn),
-            Err(_) => {
-                warn_once(
-                    "a batch holds a single image, so its step goes without L_cmd; metrics.jsonl counts them"
-                        .to_owned(),
-                );
-                None
-            }
+        let drawn = PatchNoise::draw(image_ids, count, noise.ratio, noise.donor_position, seed, step);
+        if drawn.is_none() {
+            let what = "a batch holds a single image, so its step goes without L_cmd; metrics.jsonl counts them";
+            warn_once(what.to_owned());
         }
+        drawn
     }
 
     /// Counts a batch whose gradient is not finite, or ends the run.
@@ -250,27 +246,28 @@ impl<'a> Session<'a> {
         let step = self.state.step + 1;
         let names: Vec<String> =
             utterances.iter().map(|index| self.split.utterances[*index].audio.display().to_string()).collect();
-        let blamed = catch_libtorch(|| finite::blame((step, what), encoded, gradient, &names, self.crew.world));
-        let error = blamed.map_err(|error| TrainError::Libtorch { step, error })??;
-        let train = &self.recipe.train;
-        if train.on_nan == OnNan::Stop || self.state.nan_batches >= train.max_nan_batches as u64 {
-            return Err(error);
+        let rows = finite::blame(encoded, gradient, &names, self.crew.world)?;
+        let (on_nan, most) = (self.recipe.train.on_nan, self.recipe.train.max_nan_batches);
+        if on_nan == OnNan::Stop {
+            let or = "train.on_nan = \"skip\" passes such batches over".to_owned();
+            return Err(TrainError::NotFinite { step, what, rows, or });
+        }
+        if self.state.nan_batches >= most as u64 {
+            let or = format!("train.max_nan_batches = {most} can be raised: as many have been passed over");
+            return Err(TrainError::NotFinite { step, what, rows, or });
         }
         self.state.nan_batches += 1;
-        if let TrainError::NotFinite { rows, .. } = &error {
-            tracing::warn!(
-                "step {step}: {what} is not finite ({rows}); no update, batch {} of at most {} passed over",
-                self.state.nan_batches,
-                train.max_nan_batches
-            );
-        }
+        let count = self.state.nan_batches;
+        tracing::warn!(
+            "step {step}: {what} is not finite ({rows}); no update, batch {count} of at most {most} passed over"
+        );
         Ok(())
     }
 
     fn log(&mut self, update: &Update, window: &Window) -> Result<(), TrainError> {
         let losses = &update.gradient.losses;
         let seconds = window.start.elapsed().as_secs_f64();
-        let record = catch_libtorch(|| TrainRecord {
+        let record = TrainRecord {
             loss: update.loss,
             loss_sic: losses.sic.double_value(&[]),
             loss_cmd: losses.cmd.as_ref().map(|cmd| cmd.loss.double_value(&[])),
@@ -283,8 +280,7 @@ impl<'a> Session<'a> {
             skipped: self.state.skipped,
             nan_batches: self.state.nan_batches,
             without_cmd: self.state.without_cmd,
-        });
-        let record = record.map_err(|error| TrainError::Libtorch { step: self.state.step, error })?;
+        };
         for sink in &mut self.sinks {
             sink.train(self.state.step, &record)?;
         }

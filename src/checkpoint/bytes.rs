@@ -100,7 +100,7 @@ impl Tensors {
         }
     }
 
-    /// Fills `flat` [P], a buffer over `parameters`, from the tensors of their names after `prefix`.
+    /// Fills `flat` (`[P]`), a buffer over `parameters`, from the tensors of their names after `prefix`.
     pub(super) fn copy_into(
         &self,
         parameters: &Parameters,

@@ -2,33 +2,47 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
+/// For the bytes of files that are read whole.
+pub(super) static FILES: Pool = Pool::new(2 << 30);
+/// For what is decoded. Who waits for this may hold a part of [`FILES`], never the other way round.
+pub(super) static SAMPLES: Pool = Pool::new(2 << 30);
+
 /// Bytes for all threads.
-const TOTAL: u64 = 2 << 30;
-
-static TAKEN: Mutex<u64> = Mutex::new(0);
-static GIVEN_BACK: Condvar = Condvar::new();
-
-/// Bytes taken, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Budget(u64);
+pub(super) struct Pool {
+    total: u64,
+    taken: Mutex<u64>,
+    given_back: Condvar,
+}
 
-impl Budget {
+/// Bytes taken from a pool, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Budget {
+    pool: &'static Pool,
+    bytes: u64,
+}
+
+impl Pool {
+    const fn new(total: u64) -> Self {
+        Self { total, taken: Mutex::new(0), given_back: Condvar::new() }
+    }
+
     /// Waits until `bytes` are free; more than all there are is taken as all.
-    pub(super) fn take(bytes: u64) -> Self {
-        let bytes = bytes.min(TOTAL);
-        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-        while *taken + bytes > TOTAL {
-            taken = GIVEN_BACK.wait(taken).unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn take(&'static self, bytes: u64) -> Budget {
+        let bytes = bytes.min(self.total);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        while *taken + bytes > self.total {
+            taken = self.given_back.wait(taken).unwrap_or_else(PoisonError::into_inner);
         }
         *taken += bytes;
-        Self(bytes)
+        Budget { pool: self, bytes }
     }
 }
 
 impl Drop for Budget {
     fn drop(&mut self) {
-        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
-        GIVEN_BACK.notify_all();
+        *self.pool.taken.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+        self.pool.given_back.notify_all();
     }
 }
 
@@ -45,7 +59,7 @@ mod tests {
             .map(|_| {
                 std::thread::spawn(|| {
                     for _ in 0..50 {
-                        let taken = Budget::take(TOTAL / 3 + 1);
+                        let taken = SAMPLES.take(SAMPLES.total / 3 + 1);
                         assert!(NOW.fetch_add(1, Ordering::SeqCst) < 2);
                         NOW.fetch_sub(1, Ordering::SeqCst);
                         drop(taken);
@@ -54,6 +68,6 @@ mod tests {
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
-        drop(Budget::take(u64::MAX));
+        drop(SAMPLES.take(u64::MAX));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::resample::block;
+
 /// Seconds that are decoded beyond what is used, where the rate changes: the filter reaches that far.
 const MARGIN: f64 = 3.0;
 
@@ -46,18 +48,22 @@ pub(super) enum Extent {
 }
 
 impl Extent {
-    /// Samples of a file with `frames` at `rate`.
+    /// Samples of a file with `frames` at `rate`. At another rate than the clip's they begin with a block of the resampler.
     pub(super) fn range(self, frames: u64, rate: u32) -> Range<u64> {
-        match self {
-            Self::Clip(clip, of) if of == rate => {
-                let start = clip.start(frames);
-                start..frames.min(start.saturating_add(clip.samples() as u64))
-            }
-            Self::Clip(Clip::Start(samples), of) => {
-                let seconds = samples as f64 / f64::from(of) + MARGIN;
-                0..frames.min((seconds * f64::from(rate)) as u64)
-            }
-            Self::All | Self::Clip(..) => 0..frames,
+        let Self::Clip(clip, of) = self else { return 0..frames };
+        let start = clip.start(at_rate(frames, rate, of));
+        let end = start.saturating_add(clip.samples() as u64);
+        if of == rate {
+            return start..frames.min(end);
         }
+        let (margin, block) = ((MARGIN * f64::from(rate)) as u64, block(rate, of) as u64);
+        let first = at_rate(start, of, rate).saturating_sub(margin) / block * block;
+        first..frames.min(at_rate(end, of, rate).saturating_add(margin))
     }
+}
+
+/// `samples` at the rate `from` as samples at the rate `to`, a begun one counted.
+pub(super) fn at_rate(samples: u64, from: u32, to: u32) -> u64 {
+    let samples = (u128::from(samples) * u128::from(to)).div_ceil(u128::from(from));
+    u64::try_from(samples).unwrap_or(u64::MAX)
 }

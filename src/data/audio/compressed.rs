@@ -1,6 +1,8 @@
 //! FLAC, OGG Vorbis and ADPCM through symphonia.
 
 use std::io::Cursor;
+use std::ops::Range;
+use std::sync::Arc;
 
 use symphonia::core::audio::GenericAudioBufferRef;
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoderOptions};
@@ -10,22 +12,50 @@ use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 
-use super::{Header, MAX_FRAMES, Recording, mix_down};
+use super::clip::Extent;
+use super::source::cut;
+use super::{Header, Recording, longest, mix_down};
 
-/// What a packet that cannot be decoded means.
+/// What the length that a container states is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Damage {
-    /// The file is broken.
-    Refuse,
-    /// It is left out, as long as others can be decoded: what the container says of the length cannot be held against it.
-    PassOver,
+pub(super) enum Length {
+    /// It is that of what there is.
+    Exact,
+    /// It ends within the last packet (Vorbis).
+    WithinPacket,
+    /// Nothing. A packet that cannot be decoded is left out, as long as others can be.
+    Unknown,
+}
+
+/// Samples of a channel in the longest packet of Vorbis.
+const PACKET: u64 = 8192;
+
+/// A stream within the bytes of a file.
+#[derive(Clone)]
+pub(super) struct Stream {
+    file: Arc<Vec<u8>>,
+    range: Range<usize>,
+}
+
+impl Stream {
+    /// The parts of `file` that are streams.
+    pub(super) fn of(file: Vec<u8>, ranges: Vec<Range<usize>>) -> Vec<Self> {
+        let file = Arc::new(file);
+        ranges.into_iter().map(|range| Self { file: file.clone(), range }).collect()
+    }
+}
+
+impl AsRef<[u8]> for Stream {
+    fn as_ref(&self) -> &[u8] {
+        &self.file[self.range.clone()]
+    }
 }
 
 /// The start of a FLAC stream, up to the length of its first block.
 const FLAC_STARTS: [&[u8; 8]; 2] = [b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22"];
 
 /// Reads what the container says.
-pub(super) fn header(file: impl MediaSource + 'static) -> Result<Header, String> {
+fn header(file: impl MediaSource + 'static) -> Result<Header, String> {
     let format = open(file)?;
     let (track, parameters) = audio_track(&*format)?;
     let rate = parameters.sample_rate.ok_or("its sample rate is not stated")?;
@@ -53,30 +83,25 @@ fn audio_track(format: &dyn FormatReader) -> Result<(&Track, &AudioCodecParamete
 }
 
 /// The streams of a FLAC file, one behind the other: files are joined by hand.
-fn flac_streams(bytes: &[u8]) -> Vec<&[u8]> {
+pub(super) fn flac_streams(mut bytes: Vec<u8>) -> Vec<Stream> {
+    // An ID3 tag of the first version stands behind everything else.
+    if let Some(end) = bytes.len().checked_sub(128).filter(|end| bytes[*end..].starts_with(b"TAG")) {
+        bytes.truncate(end);
+    }
     let is_start = |place: &usize| {
         bytes[*place] == b'f' && FLAC_STARTS.iter().any(|start| bytes[*place..].starts_with(&start[..]))
     };
     let starts: Vec<usize> = std::iter::once(0).chain((1..bytes.len()).filter(is_start)).collect();
     let ends = starts.iter().skip(1).copied().chain([bytes.len()]);
-    starts.iter().copied().zip(ends).map(|(start, end)| &bytes[start..end]).collect()
-}
-
-/// Reads what the streams of a FLAC file say of themselves.
-pub(super) fn flac_header(bytes: &[u8]) -> Result<Header, String> {
-    join_headers(flac_streams(bytes).into_iter().map(|stream| header(Cursor::new(stream.to_vec()))))
-}
-
-/// Decodes FLAC, at least `most` samples of a channel or all.
-pub(super) fn flac(bytes: &[u8], most: u64) -> Result<Recording, String> {
-    join(flac_streams(bytes).into_iter().map(|stream| || decode(Cursor::new(stream.to_vec()), Damage::Refuse)), most)
+    let ranges = starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect();
+    Stream::of(bytes, ranges)
 }
 
 /// What streams say of themselves, one behind the other.
-pub(super) fn join_headers(parts: impl Iterator<Item = Result<Header, String>>) -> Result<Header, String> {
+pub(super) fn headers<'a>(streams: impl IntoIterator<Item = &'a Stream>) -> Result<Header, String> {
     let mut whole: Option<Header> = None;
-    for part in parts {
-        let part = part?;
+    for stream in streams {
+        let part = header(Cursor::new(stream.clone()))?;
         whole = Some(match whole {
             None => part,
             Some(before) if before.rate != part.rate => return Err("its sample rate changes".to_owned()),
@@ -88,31 +113,36 @@ pub(super) fn join_headers(parts: impl Iterator<Item = Result<Header, String>>) 
     whole.ok_or_else(|| "there is no audio in it".to_owned())
 }
 
-/// What streams hold, one behind the other, until `most` samples of a channel are there.
-pub(super) fn join<P: FnOnce() -> Result<Recording, String>>(
-    parts: impl Iterator<Item = P>,
-    most: u64,
-) -> Result<Recording, String> {
-    let mut whole: Option<Recording> = None;
-    for part in parts {
-        match &mut whole {
-            None => whole = Some(part()?),
-            Some(before) if before.samples.len() as u64 >= most => break,
-            Some(before) => {
-                let more = part()?;
-                if more.rate != before.rate {
-                    return Err("its sample rate changes".to_owned());
-                }
-                before.frames += more.frames;
-                before.samples.extend(more.samples);
-            }
+/// Decodes what `extent` asks for of streams, one behind the other, that say `header` of themselves.
+pub(super) fn decode_all(streams: &[(Stream, Length)], header: &Header, extent: Extent) -> Result<Recording, String> {
+    // Where all is used, all is decoded, so that what is stated is compared with what is there.
+    let used = header.frames.map(|frames| (extent.range(frames, header.rate).end, frames));
+    let stop = used.filter(|(used, frames)| used < frames).map_or(u64::MAX, |(used, _)| used);
+    let mut whole = Recording { samples: Vec::new(), rate: header.rate, frames: 0, wrong_header: None };
+    for (stream, length) in streams {
+        let more = stop.saturating_sub(whole.samples.len() as u64);
+        if more == 0 {
+            break;
+        }
+        let part = decode(Cursor::new(stream.clone()), *length, more)?;
+        if part.rate != whole.rate {
+            return Err("its sample rate changes".to_owned());
+        }
+        whole.wrong_header = whole.wrong_header.or(part.wrong_header);
+        if whole.samples.is_empty() {
+            whole.samples = part.samples;
+        } else {
+            whole.samples.extend(part.samples);
         }
     }
-    whole.ok_or_else(|| "there is no audio in it".to_owned())
+    let decoded = whole.samples.len() as u64;
+    whole.frames = header.frames.filter(|_| decoded >= stop).unwrap_or(decoded);
+    cut(&mut whole.samples, extent.range(whole.frames, whole.rate));
+    Ok(whole)
 }
 
-/// Decodes a file of any kind that symphonia knows.
-pub(super) fn decode(file: impl MediaSource + 'static, damage: Damage) -> Result<Recording, String> {
+/// Decodes a file of any kind that symphonia knows, at least `most` samples of a channel or all.
+pub(super) fn decode(file: impl MediaSource + 'static, length: Length, most: u64) -> Result<Recording, String> {
     let text = |error: Error| error.to_string();
     let mut format = open(file)?;
     let (track, parameters) = audio_track(&*format)?;
@@ -123,6 +153,10 @@ pub(super) fn decode(file: impl MediaSource + 'static, damage: Damage) -> Result
     let mut recording = Recording { samples: Vec::new(), rate: 0, frames: 0, wrong_header: None };
     let mut packets = 0usize;
     loop {
+        if recording.samples.len() as u64 >= most {
+            recording.frames = recording.samples.len() as u64;
+            return Ok(recording);
+        }
         let packet = match format.next_packet() {
             Ok(Some(packet)) => packet,
             Ok(None) => break,
@@ -137,21 +171,29 @@ pub(super) fn decode(file: impl MediaSource + 'static, damage: Damage) -> Result
         packets += 1;
         match decoder.decode(&packet) {
             Ok(decoded) => take(&decoded, &mut recording)?,
-            Err(Error::DecodeError(_)) if damage == Damage::PassOver => {}
+            Err(Error::DecodeError(_)) if length == Length::Unknown => {}
             Err(error) => return Err(text(error)),
         }
     }
-    let decoded = recording.samples.len();
-    recording.frames = decoded as u64;
-    if damage == Damage::Refuse {
-        if let Some(stated) = stated.filter(|stated| *stated > decoded as u64) {
+    let decoded = recording.samples.len() as u64;
+    if packets > 0 && decoded == 0 {
+        return Err("nothing in it can be decoded".to_owned());
+    }
+    if let Some(stated) = stated.filter(|_| length != Length::Unknown) {
+        if stated > decoded {
             return Err(format!("only {decoded} of {stated} samples can be decoded"));
         }
-        if decoder.finalize().verify_ok == Some(false) {
-            return Err("its samples do not have the checksum that it states".to_owned());
+        if length == Length::WithinPacket && decoded - stated < PACKET {
+            recording.samples.truncate(stated as usize);
+        } else if stated < decoded {
+            recording.wrong_header = Some(format!("the header states {stated} samples, the file holds {decoded}"));
         }
     }
-    if packets > 0 && decoded == 0 { Err("nothing in it can be decoded".to_owned()) } else { Ok(recording) }
+    if length != Length::Unknown && decoder.finalize().verify_ok == Some(false) {
+        return Err("its samples do not have the checksum that it states".to_owned());
+    }
+    recording.frames = recording.samples.len() as u64;
+    Ok(recording)
 }
 
 /// Adds decoded samples to a recording, mixed down.
@@ -164,8 +206,9 @@ pub(super) fn take(decoded: &GenericAudioBufferRef, recording: &mut Recording) -
     let mut interleaved: Vec<f32> = Vec::new();
     decoded.copy_to_vec_interleaved(&mut interleaved);
     recording.samples.extend(mix_down(interleaved, spec.channels().count()));
-    if recording.samples.len() as u64 > MAX_FRAMES {
-        return Err(format!("more than {MAX_FRAMES} samples"));
+    let most = longest(recording.rate);
+    if recording.samples.len() as u64 > most {
+        return Err(format!("more than {most} samples; no utterance is longer, cut it"));
     }
     Ok(())
 }

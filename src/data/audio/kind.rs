@@ -2,17 +2,21 @@
 
 use super::mp3::is_mp3;
 
-/// A kind of file.
+/// Whether a WAV file begins with `start`.
+pub(super) fn is_wav(start: &[u8]) -> bool {
+    [b"RIFF", b"RF64", b"BW64"].iter().any(|magic| start.starts_with(&magic[..]))
+}
+
+/// A kind of file that is read whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    Wav,
     Ogg,
     Flac,
     Mp3,
 }
 
 /// Bytes of the start of a file in which its kind has to show, behind tags.
-pub(super) const START: usize = 1 << 16;
+const START: usize = 1 << 16;
 
 impl Kind {
     /// The kind of a file that begins with `start` (as much of it as there is, or [`START`] bytes behind its tags), and where that begins.
@@ -24,13 +28,7 @@ impl Kind {
         loop {
             let rest = &start[place.min(start.len())..];
             match rest {
-                [b'R', b'I', b'F', b'F', ..] | [b'R', b'F', b'6', b'4', ..] | [b'B', b'W', b'6', b'4', ..] => {
-                    return if place == 0 {
-                        Ok((Self::Wav, 0))
-                    } else {
-                        Err("a WAV file behind a tag or zeros".to_owned())
-                    };
-                }
+                _ if is_wav(rest) => return Err("a WAV file behind a tag or zeros".to_owned()),
                 [b'f', b'L', b'a', b'C', ..] => return Ok((Self::Flac, place)),
                 [b'O', b'g', b'g', b'S', ..] => return Ok((Self::Ogg, place)),
                 [b'R', b'I', b'F', b'X', ..] => return Err(refused("a big-endian WAV file (RIFX)")),

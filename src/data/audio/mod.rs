@@ -7,22 +7,19 @@ mod mp3;
 mod ogg;
 mod resample;
 mod riff;
+mod source;
 mod wav;
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::DataError;
-use super::budget::Budget;
-use super::guard::{guarded, open_regular};
+use super::budget::{Budget, SAMPLES};
+use super::guard::guarded;
 use crate::telemetry::warn_once;
 pub use clip::Clip;
-use clip::Extent;
-use kind::{Kind, START};
+use clip::{Extent, at_rate};
+use source::Source;
 
-/// Bytes of the largest file that is read.
-const MAX_BYTES: u64 = 1 << 30;
 /// Sample rates that are believed.
 const RATES: std::ops::RangeInclusive<u32> = 1_000..=768_000;
 /// Seconds of the longest file: what is longer is no utterance, and a small file can hold hours of silence.
@@ -58,12 +55,11 @@ impl Audio {
     /// # Errors
     /// See [`Recording::read`].
     pub fn read(path: &Path, sample_rate: u32, min_samples: usize, clip: Clip) -> Result<Self, DataError> {
-        let Recording { samples, rate, frames, wrong_header } =
-            Recording::extent(path, Extent::Clip(clip, sample_rate))?;
+        let extent = Extent::Clip(clip, sample_rate);
+        let (Recording { samples, rate, frames, wrong_header }, _taken) = Recording::extent(path, extent)?;
         if let Some(what) = wrong_header {
             warn_once(format!("{}: {what}; what is there is read", path.display()));
         }
-        let is_all = samples.len() as u64 == frames;
         // The transform panics where samples are so large that their sums overflow.
         let mut samples = guarded(|| resample::resample(samples, rate, sample_rate))
             .map_err(|why| DataError::Sample { path: path.to_owned(), why })?;
@@ -72,21 +68,16 @@ impl Audio {
             let why = "NaN or infinite samples at another rate".to_owned();
             return Err(DataError::Sample { path: path.to_owned(), why });
         }
-        let whole = if is_all {
-            samples.len()
-        } else {
-            (u128::from(frames) * u128::from(sample_rate)).div_ceil(u128::from(rate)) as usize
-        };
-        // Where the rate is the file's own, this is the window alone.
-        let start = if rate == sample_rate { 0 } else { clip.start(whole as u64) as usize };
-        samples.drain(..start.min(samples.len()));
+        let whole = at_rate(frames, rate, sample_rate);
+        let before = at_rate(extent.range(frames, rate).start, rate, sample_rate);
+        samples.drain(..((clip.start(whole) - before) as usize).min(samples.len()));
         samples.truncate(clip.samples());
         // A window must not keep the memory of its file.
         samples.shrink_to_fit();
         if samples.len() < min_samples {
             samples.resize(min_samples, 0.0);
         }
-        Ok(Self { samples, whole })
+        Ok(Self { samples, whole: whole as usize })
     }
 }
 
@@ -109,27 +100,16 @@ impl Recording {
     /// When the file cannot be read or decoded, is empty, is larger than 1 GiB or longer than half an hour, or holds NaN or infinite
     /// samples.
     pub fn read(path: &Path) -> Result<Self, DataError> {
-        Self::extent(path, Extent::All)
+        Ok(Self::extent(path, Extent::All)?.0)
     }
 
-    fn extent(path: &Path, extent: Extent) -> Result<Self, DataError> {
+    /// What `extent` asks for, and the memory that was set aside for it and its resampling.
+    fn extent(path: &Path, extent: Extent) -> Result<(Self, Budget), DataError> {
         let bad = |why: String| DataError::Sample { path: path.to_owned(), why };
-        let mut source = Source::open(path).map_err(bad)?;
+        let mut source = guarded(|| Source::open(path)).map_err(bad)?;
         let header = guarded(|| source.header()).and_then(Header::checked).map_err(|why| bad(unreadable(&why)))?;
-        let frames = header.frames.unwrap_or(MAX_FRAMES);
-        let range = if matches!(source, Source::Wav(_)) { extent.range(frames, header.rate) } else { 0..frames };
-        let used = extent.range(frames, header.rate).end;
-        // Interleaved samples and their mean, beside what the file itself takes.
-        let _taken = Budget::take(12 * (range.end - range.start) + source.bytes());
-        let mut recording = guarded(|| source.decode(extent, used)).map_err(|why| bad(unreadable(&why)))?;
-        if !matches!(source, Source::Wav(_)) {
-            // These are decoded from their start.
-            recording.frames = header.frames.unwrap_or(recording.frames);
-            let range = extent.range(recording.frames, recording.rate);
-            recording.samples.truncate(range.end as usize);
-            recording.samples.drain(..(range.start as usize).min(recording.samples.len()));
-            recording.samples.shrink_to_fit();
-        }
+        let taken = SAMPLES.take(source.memory(&header, extent));
+        let recording = guarded(|| source.decode(&header, extent)).map_err(|why| bad(unreadable(&why)))?;
         if recording.samples.is_empty() {
             return Err(bad("no samples".to_owned()));
         }
@@ -138,7 +118,7 @@ impl Recording {
         }
         let decoded = Header { rate: recording.rate, frames: Some(recording.frames), wrong_header: None };
         decoded.checked().map_err(|why| bad(unreadable(&why)))?;
-        Ok(recording)
+        Ok((recording, taken))
     }
 
     /// Length of the whole file in seconds.
@@ -156,7 +136,7 @@ impl Header {
     /// When it cannot be read.
     pub fn read(path: &Path) -> Result<Self, DataError> {
         let bad = |why: String| DataError::Sample { path: path.to_owned(), why };
-        let mut source = Source::open(path).map_err(bad)?;
+        let source = guarded(|| Source::open(path)).map_err(bad)?;
         let header = guarded(|| source.header()).and_then(Self::checked);
         header.map_err(|why| bad(unreadable(&why)))
     }
@@ -173,7 +153,7 @@ impl Header {
         }
         match (self.frames, self.seconds()) {
             (Some(0), _) => Err("no samples".to_owned()),
-            (Some(frames), Some(seconds)) if seconds > MAX_SECONDS || frames > MAX_FRAMES => Err(format!(
+            (Some(frames), Some(seconds)) if frames > longest(self.rate) => Err(format!(
                 "{:.0} minutes, and no utterance is longer than {:.0}; cut it",
                 seconds / 60.0,
                 MAX_SECONDS / 60.0
@@ -183,72 +163,13 @@ impl Header {
     }
 }
 
-/// An open file of a known kind.
-enum Source {
-    Wav(BufReader<File>),
-    /// The file behind its tags, whole.
-    Compressed(Kind, Vec<u8>),
-}
-
-impl Source {
-    fn open(path: &Path) -> Result<Self, String> {
-        let text = |error: std::io::Error| error.to_string();
-        let mut file = open_regular(path)?;
-        let size = file.metadata().map_err(text)?.len();
-        if size > MAX_BYTES {
-            return Err(format!("{size} bytes; files of more than {MAX_BYTES} are not read"));
-        }
-        let mut bytes = Vec::with_capacity(size.min(START as u64) as usize);
-        file.by_ref().take(12).read_to_end(&mut bytes).map_err(text)?;
-        if bytes.starts_with(b"RIFF") || bytes.starts_with(b"RF64") || bytes.starts_with(b"BW64") {
-            file.rewind().map_err(text)?;
-            return Ok(Self::Wav(BufReader::with_capacity(256, file)));
-        }
-        bytes.reserve_exact(size.saturating_sub(bytes.len() as u64) as usize);
-        file.read_to_end(&mut bytes).map_err(text)?;
-        let (kind, place) = Kind::of(&bytes).map_err(|why| unreadable(&why))?;
-        bytes.drain(..place);
-        if let (Kind::Flac, Some(end)) = (kind, bytes.len().checked_sub(128)) {
-            // An ID3 tag of the first version stands behind everything else.
-            if bytes[end..].starts_with(b"TAG") {
-                bytes.truncate(end);
-            }
-        }
-        Ok(Self::Compressed(kind, bytes))
-    }
-
-    fn bytes(&self) -> u64 {
-        match self {
-            Self::Wav(_) => 0,
-            Self::Compressed(_, bytes) => 2 * bytes.len() as u64,
-        }
-    }
-
-    fn header(&mut self) -> Result<Header, String> {
-        match self {
-            Self::Wav(file) => wav::header(file),
-            Self::Compressed(Kind::Mp3, bytes) => mp3::header(bytes),
-            Self::Compressed(Kind::Ogg, bytes) => ogg::header(bytes),
-            Self::Compressed(_, bytes) => compressed::flac_header(bytes),
-        }
-    }
-
-    /// What `extent` asks for; of kinds that are decoded from their start, `most` samples of a channel.
-    fn decode(&mut self, extent: Extent, most: u64) -> Result<Recording, String> {
-        match self {
-            Self::Wav(file) => {
-                file.seek(SeekFrom::Start(0)).map_err(|error| error.to_string())?;
-                wav::decode(file, extent)
-            }
-            Self::Compressed(Kind::Mp3, bytes) => mp3::decode(bytes, most),
-            Self::Compressed(Kind::Ogg, bytes) => ogg::decode(bytes, most),
-            Self::Compressed(_, bytes) => compressed::flac(bytes, most),
-        }
-    }
-}
-
 fn unreadable(why: &str) -> String {
     format!("not readable audio ({why})")
+}
+
+/// Samples of a channel of the longest file at `rate`.
+fn longest(rate: u32) -> u64 {
+    MAX_FRAMES.min((MAX_SECONDS * f64::from(rate)) as u64)
 }
 
 /// The mean over channels of interleaved samples.

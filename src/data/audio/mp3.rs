@@ -6,7 +6,9 @@ use symphonia::core::errors::Error;
 use symphonia::core::packet::Packet;
 use symphonia::core::units::{Duration, Timestamp};
 
+use super::clip::Extent;
 use super::kind::tag_length;
+use super::source::cut;
 use super::{Header, Recording, compressed};
 
 /// Samples that the decoder itself lags behind.
@@ -27,7 +29,7 @@ struct Frame {
 }
 
 /// The frames of a file.
-struct Frames {
+pub(super) struct Frames {
     /// Place and header of each that holds sound.
     frames: Vec<(usize, Frame)>,
     /// Samples that the encoder put before and behind the sound.
@@ -68,8 +70,8 @@ fn frame_header(bytes: &[u8]) -> Option<Frame> {
 }
 
 impl Frames {
-    /// Walks over `bytes`; tags and loose bytes between frames are passed over.
-    fn walk(bytes: &[u8]) -> Result<Self, String> {
+    /// Walks over `bytes`, a file; tags and loose bytes between frames are passed over.
+    pub(super) fn walk(bytes: &[u8]) -> Result<Self, String> {
         let mut walk = Self { frames: Vec::new(), trim: (0, 0), odd: None };
         let (mut place, mut stated, mut streams) = (0, None, 0);
         let (mut expected, mut was_tag): (Option<(usize, u32)>, bool) = (None, false);
@@ -120,12 +122,16 @@ impl Frames {
             (stated, walk.trim) = (None, (0, 0));
         }
         let count = walk.frames.len() as u64;
-        if let (None, Some(stated)) = (&walk.odd, stated.filter(|stated| *stated != count)) {
-            walk.odd = Some(format!("its first frame states {stated} frames, the file holds {count}"));
+        if let Some(stated) = stated.filter(|stated| *stated != count) {
+            walk.odd.get_or_insert_with(|| format!("its first frame states {stated} frames, the file holds {count}"));
             // The end that was to be trimmed is not there, or is followed by more.
             walk.trim.1 = 0;
         }
         if walk.frames.is_empty() { Err("no MP3 frames in it".to_owned()) } else { Ok(walk) }
+    }
+
+    pub(super) fn header(&self) -> Header {
+        Header { rate: self.frames[0].1.rate, frames: Some(self.samples()), wrong_header: self.odd.clone() }
     }
 
     fn samples(&self) -> u64 {
@@ -170,18 +176,12 @@ fn info(bytes: &[u8], frame: Frame) -> Option<Info> {
     Some(Info { count, delay, padding })
 }
 
-/// Reads the headers of all frames.
-pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
-    let walk = Frames::walk(bytes)?;
-    Ok(Header { rate: walk.frames[0].1.rate, frames: Some(walk.samples()), wrong_header: walk.odd })
-}
-
-/// Decodes at least `most` samples, or all. The first frames of a stream that was cut lean on bytes that are gone: they
-/// are silent.
-pub(super) fn decode(bytes: &[u8], most: u64) -> Result<Recording, String> {
-    let walk = Frames::walk(bytes)?;
-    let rate = walk.frames[0].1.rate;
+/// Decodes what `extent` asks for of `walk`, the frames of `bytes`. The first frames of a stream that was cut lean on bytes that are gone:
+/// they are silent.
+pub(super) fn decode(bytes: &[u8], walk: &Frames, extent: Extent) -> Result<Recording, String> {
+    let Header { rate, wrong_header, .. } = walk.header();
     let (frames, (before, _)) = (walk.samples(), walk.trim);
+    let range = extent.range(frames, rate);
     let mut parameters = AudioCodecParameters::new();
     parameters.for_codec(CODEC_ID_MP3).with_sample_rate(rate);
     let fresh = || {
@@ -189,13 +189,14 @@ pub(super) fn decode(bytes: &[u8], most: u64) -> Result<Recording, String> {
         symphonia::default::get_codecs().make_audio_decoder(&parameters, &options).map_err(|error| error.to_string())
     };
     let (mut decoder, mut is_mono) = (fresh()?, walk.frames[0].1.is_mono);
-    let mut recording = Recording { samples: Vec::new(), rate, frames, wrong_header: walk.odd };
-    let needed = (before + most.min(frames)) as usize;
-    let (mut lost, mut time) = (0u64, 0);
+    let mut recording = Recording { samples: Vec::new(), rate, frames, wrong_header };
+    let needed = (before + range.end) as usize;
+    let (mut visited, mut lost, mut time) = (0u64, 0u64, 0);
     for (place, frame) in &walk.frames {
         if recording.samples.len() >= needed + LARGEST_FRAME {
             break;
         }
+        visited += 1;
         if frame.is_mono != is_mono {
             // Files of one and two channels that were joined.
             (decoder, is_mono) = (fresh()?, frame.is_mono);
@@ -213,14 +214,11 @@ pub(super) fn decode(bytes: &[u8], most: u64) -> Result<Recording, String> {
             Err(error) => return Err(error.to_string()),
         }
     }
-    if recording.samples.is_empty() || lost as usize > walk.frames.len() / 2 {
-        return Err(format!("{lost} of its {} frames cannot be decoded", walk.frames.len()));
+    let broken = (lost > 0).then(|| format!("{lost} of {visited} frames cannot be decoded"));
+    if recording.samples.is_empty() || lost > visited / 2 {
+        return Err(broken.unwrap_or_else(|| "nothing in it can be decoded".to_owned()));
     }
-    if lost > 0 && recording.wrong_header.is_none() {
-        recording.wrong_header = Some(format!("{lost} of its {} frames cannot be decoded", walk.frames.len()));
-    }
-    recording.rate = rate;
-    recording.samples.drain(..(before as usize).min(recording.samples.len()));
-    recording.samples.truncate(frames as usize);
+    recording.wrong_header = recording.wrong_header.or(broken);
+    cut(&mut recording.samples, before + range.start..before + range.end);
     Ok(recording)
 }

@@ -1,10 +1,9 @@
 //! OGG files, page by page: where streams that were joined begin, what they hold, and whether the end is there.
 
 use std::collections::HashMap;
-use std::io::Cursor;
 
-use super::compressed::{self, Damage};
-use super::{Header, Recording};
+use super::Header;
+use super::compressed::{self, Length, Stream};
 
 /// Flags of a page: the first and the last one of a stream.
 const FIRST: u8 = 2;
@@ -12,7 +11,6 @@ const LAST: u8 = 4;
 
 /// A page of a file.
 struct Page<'a> {
-    place: usize,
     length: usize,
     flags: u8,
     /// Samples before the end of the last packet that ends here; they are counted from the start of a stream that this may be cut from.
@@ -40,7 +38,7 @@ fn page(bytes: &[u8], place: usize) -> Option<Page<'_>> {
     let word = |at: usize| Some(u32::from_le_bytes(*rest.get(at..)?.first_chunk()?));
     let (serial, number, body) = (word(14)?, word(18)?, rest.get(27 + segments..length)?);
     let is_whole = word(22)? == checksum(&rest[..length]);
-    Some(Page { place, length, flags: rest[5], granule, packets, serial, number, is_whole, body })
+    Some(Page { length, flags: rest[5], granule, packets, serial, number, is_whole, body })
 }
 
 /// CRC-32 of a page, with zeros in its own place.
@@ -64,41 +62,70 @@ const CHECKSUMS: [u32; 256] = {
     table
 };
 
-/// The streams of a file, one behind the other, and whether the last one has its end.
-fn streams(bytes: &[u8]) -> Result<(Vec<&[u8]>, bool), String> {
-    let (mut starts, mut ends, mut place, mut was_first, mut has_end) = (Vec::new(), 0, 0, false, false);
-    let mut numbers: HashMap<u32, u32> = HashMap::new();
-    while place < bytes.len() {
-        let Some(page) = page(bytes, place) else {
-            // Loose or cut bytes: on to the next page.
-            let next = bytes[place + 1..].windows(4).position(|window| window == b"OggS");
-            let Some(next) = next else {
-                has_end &= !bytes[place..].starts_with(b"OggS");
-                break;
+/// The streams of a file, one behind the other.
+pub(super) struct Streams {
+    pub(super) parts: Vec<(Stream, Length)>,
+    /// Whether the last one has its end.
+    has_end: bool,
+}
+
+impl Streams {
+    /// Walks over `bytes`.
+    pub(super) fn walk(bytes: Vec<u8>) -> Result<Self, String> {
+        let (mut starts, mut end, mut place, mut was_first, mut has_end) = (Vec::new(), 0, 0, false, false);
+        let mut numbers: HashMap<u32, u32> = HashMap::new();
+        while place < bytes.len() {
+            let Some(page) = page(&bytes, place) else {
+                // Loose or cut bytes: on to the next page.
+                let next = bytes[place + 1..].windows(4).position(|window| window == b"OggS");
+                let Some(next) = next else {
+                    has_end &= !bytes[place..].starts_with(b"OggS");
+                    break;
+                };
+                place += 1 + next;
+                continue;
             };
-            place += 1 + next;
-            continue;
-        };
-        let before = numbers.insert(page.serial, page.number);
-        if !page.is_whole || before.is_some_and(|before| page.number != before.wrapping_add(1)) {
-            return Err("a page of it is damaged or missing".to_owned());
+            let is_first = page.flags & FIRST != 0;
+            // A stream that was joined may have the serial number of the one before.
+            let before = numbers.insert(page.serial, page.number).filter(|_| !is_first);
+            if !page.is_whole || before.is_some_and(|before| page.number != before.wrapping_add(1)) {
+                return Err("a page of it is damaged or missing".to_owned());
+            }
+            if is_first {
+                refuse(page.body)?;
+            }
+            if is_first && !was_first {
+                starts.push(place);
+            }
+            was_first = is_first;
+            has_end = page.flags & LAST != 0;
+            place += page.length;
+            end = place;
         }
-        let is_first = page.flags & FIRST != 0;
-        if is_first {
-            refuse(page.body)?;
+        if starts.is_empty() {
+            return Err("no stream begins in it".to_owned());
         }
-        if is_first && !was_first {
-            starts.push(page.place);
-        }
-        was_first = is_first;
-        has_end = page.flags & LAST != 0;
-        place += page.length;
-        ends = place;
+        let ends = starts.iter().skip(1).copied().chain([end]);
+        let ranges = starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect();
+        let parts = Stream::of(bytes, ranges).into_iter().map(|stream| {
+            // Without its end a stream's stated length is that of its last page, and still has to be there.
+            let length = if starts_late(stream.as_ref()) { Length::Unknown } else { Length::WithinPacket };
+            (stream, length)
+        });
+        Ok(Self { parts: parts.collect(), has_end })
     }
-    let (Some(_), bounds) = (starts.first(), starts.iter().skip(1).copied().chain([ends])) else {
-        return Err("no stream begins in it".to_owned());
-    };
-    Ok((starts.iter().zip(bounds).map(|(start, end)| &bytes[*start..end]).collect(), has_end))
+
+    /// What they say of themselves.
+    pub(super) fn header(&self) -> Result<Header, String> {
+        let whole = compressed::headers(self.parts.iter().map(|(stream, _)| stream))?;
+        let is_known = self.parts.iter().all(|(_, length)| *length != Length::Unknown);
+        Ok(Header { frames: whole.frames.filter(|_| is_known), wrong_header: self.odd(), ..whole })
+    }
+
+    /// What is not as it should be.
+    pub(super) fn odd(&self) -> Option<String> {
+        (!self.has_end).then(|| "its last page does not end the stream, so it may be cut off".to_owned())
+    }
 }
 
 /// Whether a Vorbis stream was cut from a longer one: its first samples are later than its first packets reach. How long it is, only
@@ -125,30 +152,4 @@ fn refuse(body: &[u8]) -> Result<(), String> {
         _ => return Ok(()),
     };
     Err(format!("{name} in an OGG file, which is not read; convert it: ffmpeg -i IN -c:a flac OUT.flac"))
-}
-
-fn odd(has_end: bool) -> Option<String> {
-    (!has_end).then(|| "its last page does not end the stream, so it may be cut off".to_owned())
-}
-
-/// Reads what the streams say of themselves.
-pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
-    let (streams, has_end) = streams(bytes)?;
-    let whole = compressed::join_headers(streams.into_iter().map(|stream| {
-        let header = compressed::header(Cursor::new(stream.to_vec()))?;
-        Ok(Header { frames: header.frames.filter(|_| !starts_late(stream)), ..header })
-    }))?;
-    Ok(Header { wrong_header: odd(has_end), ..whole })
-}
-
-/// Decodes at least `most` samples of a channel, or all.
-pub(super) fn decode(bytes: &[u8], most: u64) -> Result<Recording, String> {
-    let (streams, has_end) = streams(bytes)?;
-    // Without its end a stream's stated length is that of its last page, and still has to be there.
-    let parts = streams.into_iter().map(|stream| {
-        let damage = if starts_late(stream) { Damage::PassOver } else { Damage::Refuse };
-        move || compressed::decode(Cursor::new(stream.to_vec()), damage)
-    });
-    let recording = compressed::join(parts, most)?;
-    Ok(Recording { wrong_header: odd(has_end), ..recording })
 }

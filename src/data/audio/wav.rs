@@ -4,19 +4,13 @@ use std::io::{Cursor, Read, Seek, SeekFrom};
 
 use hound::{SampleFormat, WavReader, WavSpec, WavWriter};
 
-use super::compressed::{self, Damage};
-use super::riff::{Coding, Wav, walk};
-use super::{Extent, Header, Recording, mix_down};
+use super::compressed::{self, Length};
+use super::riff::{Coding, Wav};
+use super::source::cut;
+use super::{Extent, Recording, mix_down};
 
-/// Reads the header of a WAV file.
-pub(super) fn header(mut file: impl Read + Seek) -> Result<Header, String> {
-    let wav = walk(&mut file)?;
-    Ok(Header { rate: wav.rate, frames: Some(wav.frames), wrong_header: wav.wrong_header })
-}
-
-/// Decodes what `extent` asks for.
-pub(super) fn decode(file: &mut (impl Read + Seek), extent: Extent) -> Result<Recording, String> {
-    let mut wav = walk(file)?;
+/// Decodes what `extent` asks for of `wav`, the samples of `file`.
+pub(super) fn decode(file: &mut (impl Read + Seek), wav: &Wav, extent: Extent) -> Result<Recording, String> {
     let text = |error: std::io::Error| error.to_string();
     let range = extent.range(wav.frames, wav.rate);
     let (start, count) = match wav.coding {
@@ -26,27 +20,22 @@ pub(super) fn decode(file: &mut (impl Read + Seek), extent: Extent) -> Result<Re
     let mut bytes = vec![0; count as usize];
     file.seek(SeekFrom::Start(wav.start + start)).map_err(text)?;
     file.read_exact(&mut bytes).map_err(text)?;
-    let frames = wav.frames;
-    let wrong_header = wav.wrong_header.take();
     let samples = match (wav.coding, wav.container) {
         (Coding::Adpcm, _) => {
-            let mut samples = compressed::decode(Cursor::new(canonical(&wav, &bytes)), Damage::Refuse)?.samples;
-            samples.truncate(range.end as usize);
-            samples.drain(..(range.start as usize).min(samples.len()));
+            let file = Cursor::new(canonical(wav, &bytes));
+            let mut samples = compressed::decode(file, Length::Exact, range.end)?.samples;
+            cut(&mut samples, range);
             samples
         }
-        (Coding::Pcm, 2) => {
-            mix(&wav, bytes.chunks_exact(2).map(|b| f32::from(i16::from_le_bytes([b[0], b[1]])) / 32_768.0))
-        }
-        (Coding::Pcm, _) | (Coding::Float, 4) => mix_down(through_hound(&wav, &bytes)?, usize::from(wav.channels)),
+        (Coding::Pcm, _) | (Coding::Float, 4) => mix_down(through_hound(wav, &bytes)?, usize::from(wav.channels)),
         (Coding::Float, _) => mix(
-            &wav,
+            wav,
             bytes.chunks_exact(8).map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32),
         ),
-        (Coding::ALaw, _) => mix(&wav, bytes.iter().map(|byte| a_law(*byte))),
-        (Coding::MuLaw, _) => mix(&wav, bytes.iter().map(|byte| mu_law(*byte))),
+        (Coding::ALaw, _) => mix(wav, bytes.iter().map(|byte| a_law(*byte))),
+        (Coding::MuLaw, _) => mix(wav, bytes.iter().map(|byte| mu_law(*byte))),
     };
-    Ok(Recording { samples, rate: wav.rate, frames, wrong_header })
+    Ok(Recording { samples, rate: wav.rate, frames: wav.frames, wrong_header: wav.wrong_header.clone() })
 }
 
 fn mix(wav: &Wav, samples: impl Iterator<Item = f32>) -> Vec<f32> {

@@ -11,7 +11,7 @@ use std::path::Path;
 use image::{DynamicImage, ImageReader, Limits, Rgb, RgbImage, Rgba, RgbaImage, imageops};
 
 use super::DataError;
-use super::budget::Budget;
+use super::budget::SAMPLES;
 use super::guard::{guarded, open_regular};
 use bicubic::Crop;
 
@@ -70,7 +70,7 @@ impl PictureForm {
     fn decode(&self, path: &Path) -> Result<(RgbImage, Option<String>), String> {
         let pixels = self.check_header(open(path)?)?;
         // As it is decoded, as RGB with alpha, and once more while it is converted.
-        let _taken = Budget::take(16 * pixels);
+        let _taken = SAMPLES.take(16 * pixels);
         decode(open(path)?)
     }
 

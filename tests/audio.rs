@@ -103,3 +103,29 @@ fn bad_files_say_why() {
     wav[rate..rate + 4].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(message("rate.wav", &wav).contains("a sample rate of 4294967295 Hz"));
 }
+
+#[test]
+fn a_window_at_another_rate_is_that_part_of_the_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("long.wav");
+    for rate in [8_000, 22_050, 44_100, 48_000] {
+        let format = hound::SampleFormat::Float;
+        let spec = hound::WavSpec { channels: 1, sample_rate: rate, bits_per_sample: 32, sample_format: format };
+        let mut writer = hound::WavWriter::create(&path, spec).expect("a writer");
+        for sample in 0..40 * rate {
+            let time = f64::from(sample) / f64::from(rate);
+            writer.write_sample((0.4 * (TAU * (300.0 + 40.0 * time) * time).sin()) as f32).expect("written");
+        }
+        writer.finalize().expect("finished");
+        let whole = read(&path);
+        assert_eq!(whole.len(), 640_000, "{rate} Hz");
+        for place in [0.0, 0.33, 0.8, 0.999_999] {
+            let audio = Audio::read(&path, RATE, 1, Clip::Window { samples: 40_000, place }).expect("audio");
+            let start = (f64::from(place) * 600_001.0) as usize;
+            assert_eq!((audio.samples.len(), audio.whole), (40_000, 640_000));
+            let of_whole = &whole[start..start + 40_000];
+            let apart = audio.samples.iter().zip(of_whole).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(apart < 1e-5, "{rate} Hz at {place}: {apart}");
+        }
+    }
+}

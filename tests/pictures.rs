@@ -1,5 +1,5 @@
-//! Pictures as CLIP's Python reads them: every kind of file decoded and resized as Pillow does, to the byte.
-//! `tests/fixtures/make_pictures.py` and `make_media.py` make the vectors.
+//! Pictures as CLIP's Python reads them: every kind of file decoded and resized as Pillow does, to the byte; alpha lies over white first,
+//! and of 16 bits the upper 8 count. `tests/fixtures/make_pictures.py` and `make_media.py` make the vectors.
 
 #![allow(clippy::expect_used, reason = "a test may panic")]
 
@@ -7,11 +7,15 @@ mod common;
 
 use std::path::Path;
 
-use cmd::data::Picture;
+use cmd::data::{Picture, PictureForm};
 use common::fixture;
 
+fn form() -> PictureForm {
+    PictureForm::new(32, 50)
+}
+
 fn read(path: &Path) -> Picture {
-    Picture::read(path, 32).expect("a picture")
+    form().read(path).expect("a picture")
 }
 
 #[test]
@@ -48,9 +52,9 @@ fn bad_files_say_why() {
     let message = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).expect("written");
-        let decoded = Picture::check(&path, true).expect_err("an error").to_string();
-        assert_eq!(Picture::read(&path, 32).expect_err("an error").to_string(), decoded);
-        (decoded, Picture::check(&path, false).is_ok())
+        let decoded = form().check(&path, true).expect_err("an error").to_string();
+        assert_eq!(form().read(&path).expect_err("an error").to_string(), decoded);
+        (decoded, form().check(&path, false).is_ok())
     };
     let jpeg = std::fs::read(fixture("media_420.jpg")).expect("a picture");
     let png = std::fs::read(fixture("media_alpha.png")).expect("a picture");
@@ -69,4 +73,21 @@ fn bad_files_say_why() {
     let mut bomb = png;
     bomb[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
     assert!(message("bomb.png", &bomb).0.contains("not a readable image"));
+
+    // Its coding stands in the header.
+    let mut arithmetic = std::fs::read(fixture("media_420.jpg")).expect("a picture");
+    arithmetic[frame + 1] = 0xc9;
+    let (why, header_is_fine) = message("arithmetic.jpg", &arithmetic);
+    assert!(why.contains("arithmetic") && !header_is_fine, "{why}");
+}
+
+#[test]
+fn alpha_and_16_bits_of_files_from_the_wild() {
+    let mean = |name: &str| {
+        let planes = read(&fixture(&format!("wild/{name}"))).planes;
+        planes.iter().map(|byte| f64::from(*byte)).sum::<f64>() / planes.len() as f64
+    };
+    // Black under clear pixels, and half of 16 bits: a loader that drops alpha or clips sees black and white.
+    assert!((mean("01_rgba_black_under_alpha.png") - 214.4).abs() < 0.1);
+    assert!((mean("07_grey16.png") - 122.6).abs() < 0.1);
 }

@@ -244,3 +244,40 @@ fn samples_that_overflow_at_another_rate_are_refused() {
     let error = Audio::read(&path, 16_000, 400, ALL).expect_err("refused").to_string();
     assert!(error.contains("vast.wav: "), "{error}");
 }
+
+/// The checksum of an OGG page, which stands as zero in it.
+fn ogg_checksum(page: &[u8]) -> u32 {
+    page.iter().fold(0u32, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte) << 24, |sum, _| sum << 1 ^ if sum >> 31 == 1 { 0x04c1_1db7 } else { 0 })
+    })
+}
+
+#[test]
+fn lengths_that_are_stated_too_short() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.flac");
+    // The 36 bits of STREAMINFO's samples end at byte 26 of the file.
+    let mut flac = std::fs::read(wild("09_flac_control_5s.flac")).expect("audio");
+    flac[22..26].copy_from_slice(&40_000u32.to_be_bytes());
+    std::fs::write(&path, &flac).expect("written");
+    let Recording { samples, wrong_header, .. } = Recording::read(&path).expect("audio");
+    assert!(samples.len() == 80_000 && wrong_header.is_some_and(|odd| odd.contains("states 40000 samples")));
+
+    // Of OGG pages that end earlier than the one before, no one knows which is right.
+    let mut ogg = std::fs::read(wild("07d_ogg_cut_in_half.ogg")).expect("audio");
+    let pages: Vec<usize> = (0..ogg.len() - 4).filter(|place| ogg[*place..].starts_with(b"OggS")).collect();
+    let (page, end) = (pages[pages.len() - 2], pages[pages.len() - 1]);
+    ogg[page + 6..page + 14].copy_from_slice(&40_000u64.to_le_bytes());
+    ogg[page + 22..page + 26].fill(0);
+    let sum = ogg_checksum(&ogg[page..end]);
+    ogg[page + 22..page + 26].copy_from_slice(&sum.to_le_bytes());
+    let why = Made::new().read(&ogg).expect_err("refused");
+    assert!(why.contains("then at 40000"), "{why}");
+}
+
+#[test]
+fn an_ogg_file_behind_itself() {
+    let made = Made::new();
+    let ogg = std::fs::read(wild("06e_vorbis_control.ogg")).expect("audio");
+    assert_eq!(made.read(&ogg.repeat(2)), Ok((160_000, None)));
+}

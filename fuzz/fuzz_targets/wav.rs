@@ -1,5 +1,5 @@
 #![no_main]
-//! WAV files: what the header check calls clean, reading does not refuse for a reason that a header can show.
+//! WAV files: what can be read, the header check does not refuse.
 
 mod desk;
 

@@ -95,8 +95,9 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         let embeddings = EvalSet::new(&split, encoders, &features, crew)?.embed(&model)?;
         let result = SplitResult::new(&split, &embeddings)?;
         if let Some(file) = picture.as_ref().filter(|_| number == 0) {
-            drawn =
-                retrieval_picture(&split, &embeddings, &result).map_err(Error::from).and_then(|svg| file.write(&svg));
+            drawn = retrieval_picture(&split, &embeddings, &result, config.data.max_megapixels)
+                .map_err(Error::from)
+                .and_then(|svg| file.write(&svg));
         }
         results.push(result);
     }

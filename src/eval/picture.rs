@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use tch::Tensor;
 
 use super::{Embeddings, SplitResult};
-use crate::data::{DataError, Picture, Split};
+use crate::data::{DataError, PictureForm, Split};
 
 /// Pixels of a thumbnail's side.
 const THUMBNAIL: u32 = 112;
@@ -21,11 +21,17 @@ const FOUND: usize = 5;
 const RIGHT: &str = "#1a7f37";
 const WRONG: &str = "#c4320a";
 
-/// SVG of queries spread evenly over the split (not chosen by outcome), each with its best five.
+/// SVG of queries spread evenly over the split (not chosen by outcome), each with its best five; `max_megapixels` as for evaluation.
 ///
 /// # Errors
 /// When an image of the split cannot be read any more.
-pub fn retrieval_picture(split: &Split, embeddings: &Embeddings, result: &SplitResult) -> Result<String, DataError> {
+pub fn retrieval_picture(
+    split: &Split,
+    embeddings: &Embeddings,
+    result: &SplitResult,
+    max_megapixels: i64,
+) -> Result<String, DataError> {
+    let form = PictureForm::new(THUMBNAIL, max_megapixels);
     let row_height = THUMBNAIL + 2 * GAP;
     let speech_queries = spread(embeddings.utterances.len(), SPEECH_QUERIES);
     let image_queries = spread(embeddings.gallery.len(), IMAGE_QUERIES);
@@ -46,14 +52,14 @@ pub fn retrieval_picture(split: &Split, embeddings: &Embeddings, result: &SplitR
         for (place, row) in best(&embeddings.images, &embeddings.speech.get(query as i64)).into_iter().enumerate() {
             let left = LABEL + place as u32 * (THUMBNAIL + GAP);
             let colour = if row == embeddings.owners[query] { RIGHT } else { WRONG };
-            thumbnail(&mut svg, left, top + GAP, &split.images[embeddings.gallery[row]].path, colour)?;
+            thumbnail(&mut svg, (left, top + GAP), &split.images[embeddings.gallery[row]].path, form, colour)?;
         }
         top += row_height;
     }
     heading(&mut svg, top, &format!("Image → speech: R@1 {:.1} %", recalls.image_to_speech.r1));
     top += HEAD;
     for query in image_queries {
-        thumbnail(&mut svg, GAP, top + GAP, &split.images[embeddings.gallery[query]].path, "#888")?;
+        thumbnail(&mut svg, (GAP, top + GAP), &split.images[embeddings.gallery[query]].path, form, "#888")?;
         let found = best(&embeddings.speech, &embeddings.images.get(query as i64));
         for (place, row) in found.into_iter().enumerate() {
             let utterance = &split.utterances[embeddings.utterances[row]];
@@ -87,8 +93,14 @@ fn best(gallery: &Tensor, query: &Tensor) -> Vec<usize> {
     (0..count).map(|place| rows.int64_value(&[place]) as usize).collect()
 }
 
-fn thumbnail(svg: &mut String, left: u32, top: u32, path: &Path, colour: &str) -> Result<(), DataError> {
-    let picture = Picture::read(path, THUMBNAIL)?;
+fn thumbnail(
+    svg: &mut String,
+    (left, top): (u32, u32),
+    path: &Path,
+    form: PictureForm,
+    colour: &str,
+) -> Result<(), DataError> {
+    let picture = form.read(path)?;
     let png = picture.to_png().map_err(|why| DataError::Sample { path: path.to_owned(), why })?;
     let data = STANDARD.encode(png);
     let _ = writeln!(

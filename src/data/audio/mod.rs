@@ -1,5 +1,6 @@
 //! Audio files as mono samples at the rate of the speech encoder.
 
+mod adpcm;
 mod clip;
 mod compressed;
 mod kind;

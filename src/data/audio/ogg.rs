@@ -73,7 +73,7 @@ impl Streams {
     /// Walks over `bytes`.
     pub(super) fn walk(bytes: Vec<u8>) -> Result<Self, String> {
         let (mut starts, mut end, mut place, mut was_first, mut has_end) = (Vec::new(), 0, 0, false, false);
-        let mut numbers: HashMap<u32, u32> = HashMap::new();
+        let mut latest: HashMap<u32, (u32, u64)> = HashMap::new();
         while place < bytes.len() {
             let Some(page) = page(&bytes, place) else {
                 // Loose or cut bytes: on to the next page.
@@ -87,10 +87,17 @@ impl Streams {
             };
             let is_first = page.flags & FIRST != 0;
             // A stream that was joined may have the serial number of the one before.
-            let before = numbers.insert(page.serial, page.number).filter(|_| !is_first);
+            let (before, reached) = latest.get(&page.serial).filter(|_| !is_first).copied().unzip();
             if !page.is_whole || before.is_some_and(|before| page.number != before.wrapping_add(1)) {
                 return Err("a page of it is damaged or missing".to_owned());
             }
+            // A page may state no place.
+            let states_place = page.granule != 0 && page.granule != u64::MAX;
+            let reached = reached.unwrap_or(0);
+            if states_place && page.granule < reached {
+                return Err(format!("its pages end at sample {reached}, then at {}", page.granule));
+            }
+            latest.insert(page.serial, (page.number, if states_place { page.granule } else { reached }));
             if is_first {
                 refuse(page.body)?;
             }

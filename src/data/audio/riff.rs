@@ -3,6 +3,8 @@
 
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 
+use super::adpcm::Adpcm;
+
 /// How samples are coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coding {
@@ -14,8 +16,8 @@ pub(super) enum Coding {
     ALaw,
     /// G.711 mu-law.
     MuLaw,
-    /// Microsoft's ADPCM or IMA's, in blocks.
-    Adpcm,
+    /// In blocks.
+    Adpcm(Adpcm),
 }
 
 /// Where the samples of a file lie and what they are.
@@ -27,8 +29,6 @@ pub(super) struct Wav {
     pub(super) rate: u32,
     /// Bytes of one sample of one channel; of ADPCM, of a block.
     pub(super) container: u16,
-    /// The `fmt ` chunk as it stands.
-    pub(super) format: Vec<u8>,
     /// First byte of the samples.
     pub(super) start: u64,
     /// Bytes of samples: whole frames.
@@ -103,7 +103,7 @@ pub(super) fn walk(file: &mut (impl Read + Seek)) -> Result<Wav, String> {
                 // Blocks are full; how many of the last one's samples count stands here.
                 let in_last =
                     |count: &u64| wav.frames.checked_sub(*count).is_some_and(|less| less < wav.frames_of(wav.frame()));
-                if let Some(count) = fact.filter(|_| wav.coding == Coding::Adpcm).filter(in_last) {
+                if let Some(count) = fact.filter(|_| wav.is_in_blocks()).filter(in_last) {
                     wav.frames = count;
                 }
                 return Ok(wav);
@@ -178,13 +178,13 @@ impl<R: Read + Seek> Walk<'_, R> {
         let frame = wav.frame();
         wav.start = start;
         wav.frames = wav.frames_of(bytes);
-        wav.bytes = bytes - if wav.coding == Coding::Adpcm { 0 } else { bytes % frame };
+        wav.bytes = bytes - if wav.is_in_blocks() { 0 } else { bytes % frame };
         let behind = start + bytes;
         if is_right && self.chunk(behind).map_err(text)?.is_some_and(|(name, _)| name == *b"RIFF") {
             wav.wrong_header = Some("another WAV file follows in it, which is not read".to_owned());
         } else if !is_right && stated != available {
             wav.wrong_header = Some(format!("the header states {stated} bytes of samples, the file holds {available}"));
-        } else if wav.coding != Coding::Adpcm && bytes % frame != 0 {
+        } else if !wav.is_in_blocks() && bytes % frame != 0 {
             wav.wrong_header = Some(format!("its {bytes} bytes of samples end within a frame of {frame}"));
         }
         Ok(wav)
@@ -249,56 +249,67 @@ impl Wav {
             3 => Coding::Float,
             6 => Coding::ALaw,
             7 => Coding::MuLaw,
-            2 | 0x11 => Coding::Adpcm,
+            2 => Coding::Adpcm(Adpcm::Microsoft),
+            0x11 => Coding::Adpcm(Adpcm::Ima),
             other => return Err(not_read(other)),
         };
         if channels == 0 || channels > 64 {
             return Err(format!("{channels} channels"));
         }
-        let container = if coding == Coding::Adpcm {
-            align
-        } else {
-            // The container says how samples are read; they sit at its top, however many of its bits are valid.
-            let by_bits = bits.div_ceil(8);
-            let by_align = align / channels;
-            // In the plain form it holds the bits and no more, but for 24 bits in four bytes.
-            let is_wide = !is_plain || (by_bits, by_align) == (3, 4);
-            let is_sound =
-                is_wide && align.is_multiple_of(channels) && (by_bits..=8).contains(&by_align) && by_align > 0;
-            if is_sound { by_align } else { by_bits }
-        };
+        if let Coding::Adpcm(adpcm) = coding {
+            adpcm.check(format, channels, align, bits)?;
+            return Ok(Self {
+                coding,
+                channels,
+                rate,
+                container: align,
+                start: 0,
+                bytes: 0,
+                frames: 0,
+                wrong_header: None,
+            });
+        }
+        // The container says how samples are read; they sit at its top, however many of its bits are valid.
+        let by_bits = bits.div_ceil(8);
+        let by_align = align / channels;
+        // In the plain form it holds the bits and no more, but for 24 bits in four bytes.
+        let is_wide = !is_plain || (by_bits, by_align) == (3, 4);
+        let is_sound = is_wide && align.is_multiple_of(channels) && (by_bits..=8).contains(&by_align) && by_align > 0;
+        let container = if is_sound { by_align } else { by_bits };
         let is_known = match coding {
             Coding::Pcm => (1..=4).contains(&container),
             Coding::Float => matches!(container, 4 | 8),
-            Coding::ALaw | Coding::MuLaw => container == 1,
-            Coding::Adpcm => container > 4 * channels && samples_of_block(format).is_some(),
+            Coding::ALaw | Coding::MuLaw | Coding::Adpcm(_) => container == 1,
         };
         if !is_known {
             return Err(format!("samples of {bits} bits in {container} bytes, which are not read"));
         }
         let wrong_header = (is_plain && u32::from(align) != u32::from(channels) * u32::from(bits.div_ceil(8)))
             .then(|| format!("the header states frames of {align} bytes for {channels} x {bits} bits"));
-        let format = format.to_vec();
-        Ok(Self { coding, channels, rate, container, format, start: 0, bytes: 0, frames: 0, wrong_header })
+        Ok(Self { coding, channels, rate, container, start: 0, bytes: 0, frames: 0, wrong_header })
     }
 
     /// Bytes of a sample of all channels; of ADPCM, of a block.
     pub(super) fn frame(&self) -> u64 {
-        let channels = if self.coding == Coding::Adpcm { 1 } else { u64::from(self.channels) };
+        let channels = if self.is_in_blocks() { 1 } else { u64::from(self.channels) };
         u64::from(self.container) * channels
     }
 
-    fn frames_of(&self, bytes: u64) -> u64 {
-        let each = if self.coding == Coding::Adpcm { samples_of_block(&self.format).unwrap_or(1) } else { 1 };
-        let partial = self.coding == Coding::Adpcm && bytes % self.frame() > 4 * u64::from(self.channels);
-        each * (bytes / self.frame() + u64::from(partial))
+    pub(super) fn is_in_blocks(&self) -> bool {
+        matches!(self.coding, Coding::Adpcm(_))
     }
-}
 
-/// Samples of a channel in a block of ADPCM.
-fn samples_of_block(format: &[u8]) -> Option<u64> {
-    let count = u64::from(u16::from_le_bytes(format.get(18..20)?.try_into().ok()?));
-    (1..=1 << 16).contains(&count).then_some(count)
+    fn frames_of(&self, bytes: u64) -> u64 {
+        let whole = bytes / self.frame();
+        match self.coding {
+            Coding::Adpcm(adpcm) => {
+                // The last block may be cut.
+                let rest = adpcm.samples((bytes % self.frame()) as u16, self.channels);
+                adpcm.samples(self.container, self.channels) * whole + rest
+            }
+            _ => whole,
+        }
+    }
 }
 
 /// A coding that is not read, with a command that makes one that is.

@@ -9,7 +9,7 @@ use super::compressed::{self, Length, Stream};
 use super::kind::{Kind, is_wav};
 use super::mp3::Frames;
 use super::ogg::Streams;
-use super::riff::{self, Coding, Wav};
+use super::riff::{self, Wav};
 use super::{Header, Recording, longest, mp3, unreadable, wav};
 use crate::data::budget::{Budget, FILES};
 use crate::data::guard::open_regular;
@@ -71,7 +71,7 @@ impl Source {
         // Mixed down, with the room that grows ahead of it, and at another rate.
         let each = 16;
         match &self.kind {
-            Opened::Wav(_, wav) if wav.coding == Coding::Adpcm => 2 * wav.bytes + each * wav.frames,
+            Opened::Wav(_, wav) if wav.is_in_blocks() => 2 * wav.bytes + each * wav.frames,
             Opened::Wav(_, wav) => (range.end - range.start) * (wav.frame() + 4 * u64::from(wav.channels) + each),
             _ => each * range.end,
         }

@@ -14,15 +14,15 @@ pub(super) fn decode(file: &mut (impl Read + Seek), wav: &Wav, extent: Extent) -
     let text = |error: std::io::Error| error.to_string();
     let range = extent.range(wav.frames, wav.rate);
     let (start, count) = match wav.coding {
-        Coding::Adpcm => (0, wav.bytes),
+        Coding::Adpcm(_) => (0, wav.bytes),
         _ => (range.start * wav.frame(), (range.end - range.start) * wav.frame()),
     };
     let mut bytes = vec![0; count as usize];
     file.seek(SeekFrom::Start(wav.start + start)).map_err(text)?;
     file.read_exact(&mut bytes).map_err(text)?;
     let samples = match (wav.coding, wav.container) {
-        (Coding::Adpcm, _) => {
-            let file = Cursor::new(canonical(wav, &bytes));
+        (Coding::Adpcm(adpcm), _) => {
+            let file = Cursor::new(adpcm.file(wav.channels, wav.rate, wav.container, bytes));
             let mut samples = compressed::decode(file, Length::Exact, range.end)?.samples;
             cut(&mut samples, range);
             samples
@@ -61,15 +61,6 @@ fn through_hound(wav: &Wav, bytes: &[u8]) -> Result<Vec<f32>, String> {
     }
     let scale = 1.0 / (1u64 << (bits_per_sample - 1)) as f32;
     reader.samples::<i32>().map(|sample| Ok(sample? as f32 * scale)).collect::<hound::Result<_>>().map_err(text)
-}
-
-/// The smallest file with the same format and `bytes` of samples.
-fn canonical(wav: &Wav, bytes: &[u8]) -> Vec<u8> {
-    let length = |bytes: &[u8]| (bytes.len() as u32).to_le_bytes();
-    let mut body = [b"WAVEfmt ", &length(&wav.format)[..], &wav.format].concat();
-    body.resize(body.len().next_multiple_of(2), 0);
-    body = [&body[..], b"data", &length(bytes), bytes].concat();
-    [b"RIFF", &length(&body)[..], &body].concat()
 }
 
 /// G.711 A-law.

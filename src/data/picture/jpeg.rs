@@ -2,7 +2,7 @@
 //! interpolated between pixels is visible after resizing.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Seek};
 use std::os::raw::c_int;
 
 use image::RgbImage;
@@ -16,9 +16,42 @@ const MOST_WARNINGS: i64 = 1000;
 /// First bytes of a JPEG file.
 pub(super) const MAGIC: [u8; 3] = [0xff, 0xd8, 0xff];
 
-/// Width and height by the header.
-pub(super) fn dimensions(file: impl BufRead) -> Result<(u32, u32), String> {
+/// Width and height by the header, up to the first scan.
+pub(super) fn dimensions(file: impl BufRead + Seek) -> Result<(u32, u32), String> {
+    let mut file = file;
+    let frame = frame(&mut file).map_err(|error| error.to_string())?;
+    // libjpeg notices only when it begins to decode.
+    if frame.is_some_and(|marker| marker >= 0xc9) {
+        return Err("arithmetic coding, which is not read".to_owned());
+    }
+    file.rewind().map_err(|error| error.to_string())?;
     guarded(|| Ok(size(&Decompress::new_reader(file).map_err(|error| error.to_string())?)))
+}
+
+/// The marker of the frame, which tells its coding, before the first scan.
+fn frame(file: &mut (impl BufRead + Seek)) -> io::Result<Option<u8>> {
+    let mut head = [0; 2];
+    file.read_exact(&mut head)?;
+    loop {
+        if file.read_exact(&mut head).is_err() || head[0] != 0xff {
+            return Ok(None);
+        }
+        match head[1] {
+            // Fill.
+            0xff => {
+                file.seek_relative(-1)?;
+            }
+            0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => return Ok(Some(head[1])),
+            0xda | 0xd9 => return Ok(None),
+            _ => {
+                let mut length = [0; 2];
+                if file.read_exact(&mut length).is_err() {
+                    return Ok(None);
+                }
+                file.seek_relative(i64::from(u16::from_be_bytes(length)) - 2)?;
+            }
+        }
+    }
 }
 
 /// Decodes a file to RGB; with what libjpeg had to repair, if anything.

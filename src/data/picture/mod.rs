@@ -5,7 +5,7 @@ mod bicubic;
 mod jpeg;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Seek};
 use std::path::Path;
 
 use image::{DynamicImage, ImageReader, Limits, Rgb, RgbImage, Rgba, RgbaImage, imageops};
@@ -14,9 +14,6 @@ use super::DataError;
 use super::budget::SAMPLES;
 use super::guard::{guarded, open_regular};
 use bicubic::Crop;
-
-/// Pixels of the largest image that is read, by default: 50 million.
-const MAX_PIXELS: u64 = 50_000_000;
 
 /// How pictures are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,26 +58,35 @@ impl PictureForm {
         let checked = if decoded {
             self.decode(path).map(|(_, repaired)| repaired)
         } else {
-            open(path).and_then(|file| self.check_header(file)).map(|_| None)
+            open(path).and_then(|mut file| self.check_header(&mut file)).map(|_| None)
         };
         checked.map_err(|why| DataError::Sample { path: path.to_owned(), why })
     }
 
     /// RGB, with what its decoder had to repair. What the header refuses is refused before anything is decoded.
     fn decode(&self, path: &Path) -> Result<(RgbImage, Option<String>), String> {
-        let pixels = self.check_header(open(path)?)?;
+        let mut file = open(path)?;
+        let pixels = self.check_header(&mut file)?;
+        file.rewind().map_err(|error| error.to_string())?;
         // As it is decoded, as RGB with alpha, and once more while it is converted.
         let _taken = SAMPLES.take(16 * pixels);
-        decode(open(path)?)
+        if is_jpeg(&mut file)? {
+            return jpeg::decode(file).map_err(|why| unreadable(&why));
+        }
+        let reader = self.reader(file)?;
+        let decoded = guarded(|| reader.decode().map_err(|error| error.to_string())).map_err(|why| unreadable(&why))?;
+        Ok((to_rgb(decoded), None))
     }
 
     /// Pixels by the header.
-    fn check_header(&self, mut file: BufReader<File>) -> Result<u64, String> {
-        let (width, height) = if is_jpeg(&mut file)? {
-            jpeg::dimensions(file).map_err(|why| unreadable(&why))?
+    fn check_header(&self, file: &mut BufReader<File>) -> Result<u64, String> {
+        let dimensions = if is_jpeg(file)? {
+            jpeg::dimensions(file)
         } else {
-            reader(file)?.into_dimensions().map_err(|error| unreadable(&error))?
+            let reader = self.reader(file)?;
+            guarded(|| reader.into_dimensions().map_err(|error| error.to_string()))
         };
+        let (width, height) = dimensions.map_err(|why| unreadable(&why))?;
         let pixels = u64::from(width) * u64::from(height);
         match pixels {
             0 => Err("no pixels".to_owned()),
@@ -90,6 +96,15 @@ impl PictureForm {
             )),
             _ => Ok(pixels),
         }
+    }
+
+    fn reader<R: BufRead + Seek>(&self, file: R) -> Result<ImageReader<R>, String> {
+        let mut reader = ImageReader::new(file).with_guessed_format().map_err(|error| error.to_string())?;
+        let mut limits = Limits::default();
+        // Pixels are bounded by the header, 8 bytes each at most; the rest is for what a decoder takes beside them.
+        limits.max_alloc = Some(8 * self.max_pixels + (1 << 30));
+        reader.limits(limits);
+        Ok(reader)
     }
 }
 
@@ -103,22 +118,6 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// As [`PictureForm::read`], with the default limit.
-    ///
-    /// # Errors
-    /// See there.
-    pub fn read(path: &Path, size: u32) -> Result<Self, DataError> {
-        PictureForm { size, max_pixels: MAX_PIXELS }.read(path)
-    }
-
-    /// As [`PictureForm::check`], with the default limit.
-    ///
-    /// # Errors
-    /// See there.
-    pub fn check(path: &Path, decoded: bool) -> Result<Option<String>, DataError> {
-        PictureForm { size: 1, max_pixels: MAX_PIXELS }.check(path, decoded)
-    }
-
     /// The picture as a PNG file.
     ///
     /// # Errors
@@ -144,37 +143,21 @@ fn is_jpeg(file: &mut impl BufRead) -> Result<bool, String> {
     if start.is_empty() { Err("an empty file".to_owned()) } else { Ok(start.starts_with(&jpeg::MAGIC)) }
 }
 
-fn decode(mut file: BufReader<File>) -> Result<(RgbImage, Option<String>), String> {
-    if is_jpeg(&mut file)? {
-        return jpeg::decode(file).map_err(|why| unreadable(&why));
-    }
-    let reader = reader(file)?;
-    let decoded = guarded(|| reader.decode().map_err(|error| error.to_string())).map_err(|why| unreadable(&why))?;
+fn to_rgb(decoded: DynamicImage) -> RgbImage {
     let color = decoded.color();
-    let rgb = if color.bytes_per_pixel() > color.channel_count() {
+    if color.bytes_per_pixel() > color.channel_count() {
         over_white(&upper_bytes(decoded))
     } else if color.has_alpha() {
         over_white(&decoded.into_rgba8())
     } else {
         decoded.into_rgb8()
-    };
-    Ok((rgb, None))
+    }
 }
 
-/// 16 bits to 8 by the upper byte, as Pillow opens colour pictures of 16 bits. Grey ones it clips at 255 instead, which leaves white; so CLIP's
-/// loader would see nothing of them.
+/// 16 bits to 8 by the upper byte, as Pillow opens colour pictures of 16 bits. Grey ones it clips at 255, so that CLIP's loader sees white.
 fn upper_bytes(wide: DynamicImage) -> RgbaImage {
     let wide = wide.into_rgba16();
     RgbaImage::from_fn(wide.width(), wide.height(), |x, y| Rgba(wide.get_pixel(x, y).0.map(|value| (value >> 8) as u8)))
-}
-
-fn reader(file: BufReader<File>) -> Result<ImageReader<BufReader<File>>, String> {
-    let mut reader = ImageReader::new(file).with_guessed_format().map_err(|error| error.to_string())?;
-    let mut limits = Limits::default();
-    // Pixels are bounded by the header; this is for what a decoder takes beside them.
-    limits.max_alloc = Some(1 << 30);
-    reader.limits(limits);
-    Ok(reader)
 }
 
 fn unreadable(why: &impl std::fmt::Display) -> String {
@@ -213,6 +196,10 @@ fn resize_and_crop(rgb: &RgbImage, size: u32) -> Result<RgbImage, String> {
 mod tests {
     use super::*;
 
+    fn read(path: &Path, size: u32) -> Result<Picture, DataError> {
+        PictureForm::new(size, 50).read(path)
+    }
+
     fn written(image: &DynamicImage, name: &str) -> (tempfile::TempDir, std::path::PathBuf) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join(name);
@@ -224,7 +211,7 @@ mod tests {
     fn an_image_of_the_right_size_is_left_alone() {
         let image = RgbImage::from_fn(8, 8, |x, y| Rgb([x as u8, y as u8, 7]));
         let (_folder, path) = written(&image.into(), "ü b.png");
-        let picture = Picture::read(&path, 8).expect("a picture");
+        let picture = read(&path, 8).expect("a picture");
         assert_eq!(picture.planes[..9], [0, 1, 2, 3, 4, 5, 6, 7, 0]);
         assert_eq!(picture.planes[64..73], [0, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(picture.planes[128], 7);
@@ -234,7 +221,7 @@ mod tests {
     fn the_centre_is_cropped() {
         let image = RgbImage::from_fn(17, 8, |x, _| Rgb([x as u8, 0, 0]));
         let (_folder, path) = written(&image.into(), "wide.png");
-        let picture = Picture::read(&path, 8).expect("a picture");
+        let picture = read(&path, 8).expect("a picture");
         assert_eq!(picture.planes[..8], [4, 5, 6, 7, 8, 9, 10, 11]);
     }
 
@@ -242,17 +229,17 @@ mod tests {
     fn a_long_and_narrow_image_is_no_burden() {
         let image = RgbImage::from_pixel(20_000, 2, Rgb([3, 4, 5]));
         let (_folder, path) = written(&image.into(), "thin.png");
-        assert_eq!(Picture::read(&path, 224).expect("a picture").planes[..3], [3, 3, 3]);
+        assert_eq!(read(&path, 224).expect("a picture").planes[..3], [3, 3, 3]);
     }
 
     #[test]
     fn alpha_lies_over_white_and_grey_becomes_rgb() {
         let clear = RgbaImage::from_pixel(4, 4, Rgba([9, 9, 9, 0]));
         let (_folder, path) = written(&clear.into(), "clear.png");
-        assert_eq!(Picture::read(&path, 4).expect("a picture").planes, [255; 48]);
+        assert_eq!(read(&path, 4).expect("a picture").planes, [255; 48]);
         let grey = image::GrayImage::from_pixel(4, 4, image::Luma([40]));
         let (_folder, path) = written(&grey.into(), "grey.png");
-        assert_eq!(Picture::read(&path, 4).expect("a picture").planes, [40; 48]);
+        assert_eq!(read(&path, 4).expect("a picture").planes, [40; 48]);
     }
 
     #[test]
@@ -260,6 +247,6 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("text.jpg");
         std::fs::write(&path, "no image at all").expect("written");
-        assert!(Picture::read(&path, 8).expect_err("an error").to_string().contains("text.jpg: not a readable image"));
+        assert!(read(&path, 8).expect_err("an error").to_string().contains("text.jpg: not a readable image"));
     }
 }

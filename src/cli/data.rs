@@ -76,7 +76,7 @@ fn check(args: &CheckArgs) -> Result<u8, Error> {
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
     let _all_along = signals.nothing_to_lose()?;
     let (config, dataset) = args.data.load()?;
-    let audit = Audit::new(&dataset, (&config.data, &config.audio), &config.eval.split, args.decode, &signals)?;
+    let audit = Audit::new(&dataset, (&config.data, &config.audio), &config.eval.split, args.decode);
     if args.json {
         print(&format!("{:#}\n", audit.to_json()))?;
     } else {

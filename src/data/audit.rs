@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use super::audio::Header;
 use super::{AudioConfig, DataConfig, Dataset, PictureForm, Prefetch, Recording};
-use crate::signals::{Interrupted, Signals};
 use crate::telemetry::Progress;
 
 /// Files that a thread takes at once.
@@ -58,7 +57,7 @@ pub struct Audit {
     pub missing_splits: Vec<String>,
     /// Images of one split with equal content, in splits that are not trained on: found for a right answer, a copy counts as wrong.
     pub copies: Vec<Vec<PathBuf>>,
-    /// Images of other splits that a training image equals, by name or content.
+    /// Images of other splits whose content a training image has too.
     pub leaked: Vec<PathBuf>,
     /// Captions whose image is in no split.
     pub captions_without_image: Vec<String>,
@@ -74,10 +73,9 @@ pub struct Audit {
     pub repaired: Vec<BadFile>,
 }
 
-/// Which finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Grade {
+/// What a finding means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Grade {
     /// It stops a run.
     Stops,
     /// It is worth knowing.
@@ -94,16 +92,8 @@ enum Found {
 
 impl Audit {
     /// Audits `dataset`: the header of every file, or with `decode` all of it, on all cores.
-    ///
-    /// # Errors
-    /// When a signal comes.
-    pub fn new(
-        dataset: &Dataset,
-        (data, audio): (&DataConfig, &AudioConfig),
-        development: &str,
-        decode: bool,
-        signals: &Signals,
-    ) -> Result<Self, Interrupted> {
+    #[must_use]
+    pub fn new(dataset: &Dataset, (data, audio): (&DataConfig, &AudioConfig), development: &str, decode: bool) -> Self {
         let mut audit = Self { dataset: dataset.name.clone(), decoded: decode, ..Self::default() };
         audit.count(dataset);
         audit.compare(dataset, development, data.workers as usize);
@@ -140,7 +130,6 @@ impl Audit {
         });
         let mut progress = Progress::new("reading", "files", 0, files.len() as u64);
         for (number, found) in results.enumerate() {
-            signals.check()?;
             progress.advance(found.len() as u64, String::new);
             for ((path, of), found) in files[group(&files, number as u64)].iter().zip(found) {
                 let split = of.map(|image| &*dataset.images[image].split);
@@ -148,7 +137,7 @@ impl Audit {
             }
         }
         audit.sort();
-        Ok(audit)
+        audit
     }
 
     fn count(&mut self, dataset: &Dataset) {

@@ -19,7 +19,7 @@ mod tensors;
 use std::path::PathBuf;
 
 pub use audio::{Audio, Clip, Header, Recording};
-pub use audit::{Audit, BadFile, Grade, SplitCounts};
+pub use audit::{Audit, BadFile, SplitCounts};
 pub use batch::{Batch, BatchPlan, Replaced, TrainingBatches};
 pub use dataset::{Dataset, Image, Skipped, Split, Utterance};
 pub use groups::GroupReader;

@@ -1,4 +1,4 @@
-//! IndexText files of an index: UTF-8, with or without a byte-order mark, any line ends.
+//! The text files of an index: UTF-8, with or without a byte-order mark, any line ends.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ pub(super) fn read_loose_text(path: &Path) -> Result<IndexText, DataError> {
     let bytes =
         std::fs::read(path).map_err(|error| DataError::Unreadable { path: path.to_owned(), why: error.to_string() })?;
     let text = String::from_utf8(bytes).unwrap_or_else(|error| {
-        tracing::warn!("{}: not UTF-8 text; what is not is left out of captions", path.display());
+        tracing::warn!("{}: not UTF-8 text; the bytes that are not stand as U+FFFD in captions", path.display());
         String::from_utf8_lossy(error.as_bytes()).into_owned()
     });
     Ok(IndexText { path: path.to_owned(), text })

@@ -43,7 +43,8 @@ fn loose_text<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
     Ok(match Value::deserialize(deserializer)? {
         Value::Null => None,
         Value::String(text) => Some(text.into()),
-        other => Some(other.to_string().into()),
+        Value::Number(number) => Some(number.to_string().into()),
+        other => return Err(serde::de::Error::custom(format!("{other} is neither a text nor a number"))),
     })
 }
 
@@ -145,6 +146,22 @@ mod tests {
         let path = folder.path().join("manifest.jsonl");
         std::fs::write(&path, text).expect("written");
         read(&path, Path::new("/root"))
+    }
+
+    #[test]
+    fn texts_are_texts() {
+        let line = |text: &str| {
+            manifest(
+                format!(
+                    "{{\"image\":\"a.png\",\"split\":\"train\",\"captions\":[{{\"audio\":\"a.wav\",\"text\":{text}}}]}}"
+                )
+                .as_bytes(),
+            )
+        };
+        let text = |value: &str| line(value).expect("a data set").utterances[0].text.clone();
+        assert_eq!((text("null"), text("7").as_deref()), (None, Some("7")));
+        let why = line("[\"two\", \"words\"]").expect_err("refused").to_string();
+        assert!(why.contains("captions[0].text") && why.contains("neither a text nor a number"), "{why}");
     }
 
     #[test]

@@ -138,9 +138,23 @@ def fairseq_config(config: dict, normalize: bool) -> dict:
     }
 
 
+def layers(stem: str, config: dict, linear: dict, norms: list) -> dict[str, tuple[int, ...]]:
+    """Shapes of a vision transformer's layers below `stem`, behind those of `linear` and `norms`."""
+    width, inner, linear, norms = config["hidden_size"], config["intermediate_size"], dict(linear), list(norms)
+    for index in range(config["num_hidden_layers"]):
+        layer = f"{stem}.{index}"
+        linear |= {f"{layer}.self_attn.{part}_proj": (width, width) for part in ("k", "v", "q", "out")}
+        linear |= {f"{layer}.mlp.fc1": (inner, width), f"{layer}.mlp.fc2": (width, inner)}
+        norms += [f"{layer}.layer_norm1", f"{layer}.layer_norm2"]
+    shapes = {}
+    for name, shape in linear.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    return shapes | {f"{name}.{leaf}": (width,) for name in norms for leaf in ("weight", "bias")}
+
+
 def clip_state(config: dict) -> dict:
     """Weights under transformers' names, text tower included."""
-    width, inner, patch = config["hidden_size"], config["intermediate_size"], config["patch_size"]
+    width, patch = config["hidden_size"], config["patch_size"]
     shapes = {
         "vision_model.embeddings.class_embedding": (width,),
         "vision_model.embeddings.patch_embedding.weight": (width, 3, patch, patch),
@@ -148,15 +162,8 @@ def clip_state(config: dict) -> dict:
         "visual_projection.weight": (config["projection_dim"], width),
         "text_model.final_layer_norm.weight": (8,), "text_projection.weight": (config["projection_dim"], 8), "logit_scale": (),
     }
-    linear, norms = {}, ["vision_model.pre_layrnorm", "vision_model.post_layernorm"]
-    for index in range(config["num_hidden_layers"]):
-        stem = f"vision_model.encoder.layers.{index}"
-        linear |= {f"{stem}.self_attn.{part}_proj": (width, width) for part in ("k", "v", "q", "out")}
-        linear |= {f"{stem}.mlp.fc1": (inner, width), f"{stem}.mlp.fc2": (width, inner)}
-        norms += [f"{stem}.layer_norm1", f"{stem}.layer_norm2"]
-    for name, shape in linear.items():
-        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-    shapes |= {f"{name}.{leaf}": (width,) for name in norms for leaf in ("weight", "bias")}
+    norms = ["vision_model.pre_layrnorm", "vision_model.post_layernorm"]
+    shapes |= layers("vision_model.encoder.layers", config, {}, norms)
     return draw(shapes)
 
 
@@ -195,15 +202,7 @@ def siglip_state(config: dict) -> dict:
         "head.attention.in_proj_weight": (3 * width, width), "head.attention.in_proj_bias": (3 * width,),
     }
     linear = {"head.attention.out_proj": (width, width), "head.mlp.fc1": (inner, width), "head.mlp.fc2": (width, inner)}
-    norms = ["post_layernorm", "head.layernorm"]
-    for index in range(config["num_hidden_layers"]):
-        stem = f"encoder.layers.{index}"
-        linear |= {f"{stem}.self_attn.{part}_proj": (width, width) for part in ("k", "v", "q", "out")}
-        linear |= {f"{stem}.mlp.fc1": (inner, width), f"{stem}.mlp.fc2": (width, inner)}
-        norms += [f"{stem}.layer_norm1", f"{stem}.layer_norm2"]
-    for name, shape in linear.items():
-        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-    shapes |= {f"{name}.{leaf}": (width,) for name in norms for leaf in ("weight", "bias")}
+    shapes |= layers("encoder.layers", config, linear, ["post_layernorm", "head.layernorm"])
     shapes = {f"vision_model.{name}": shape for name, shape in shapes.items()}
     return draw({**shapes, "text_model.head.weight": (8, 8), "logit_scale": (1,), "logit_bias": (1,)})
 

@@ -1,4 +1,4 @@
-"""export_clip.py: every published format, CLIP's and SigLIP's, what it refuses, and that the file changes nothing."""
+"""export_clip.py: CLIP in every published format, what it refuses, and that the file changes nothing."""
 
 from __future__ import annotations
 
@@ -11,48 +11,22 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from export_sources import (  # noqa: E402
-    CLIP_VISION, LARGE_STYLE, NO_TORCH, NO_TRANSFORMERS, OPENAI_PICTURES, SIGLIP_PICTURES, SIGLIP_VISION, Exporting, archive,
-    clip_state, export, fairseq_config, fairseq_state, hubert_state, openai_state, siglip_state, write_folder,
+    CLIP_VISION, LARGE_STYLE, NO_TORCH, NO_TRANSFORMERS, OPENAI_PICTURES, archive, clip_state, export, fairseq_config, fairseq_state,
+    hubert_state, openai_state, write_folder,
 )
+from export_images import HALVES, OPENAI, TEXT, Images, shake, values  # noqa: E402
 
 if not NO_TORCH:
     import torch
 
     import export_clip
     import export_hubert
-    from exporting import clip, command, siglip, verify
+    from exporting import clip, verify
     from exporting.errors import ExportFailed
 if not NO_TRANSFORMERS:
     import transformers
 
-OPENAI = ["--mean", "0.48145466,0.4578275,0.40821073", "--std", "0.26862954,0.26130258,0.27577711"]
-HALVES = ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]
 QUICK = ["--activation", "quick_gelu", *OPENAI]
-TEXT = {
-    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 40,
-    "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1,
-}
-
-
-def values(mean: list, std: list, size: int) -> torch.Tensor:
-    """What a source's own preprocessing makes of `verify.images`."""
-    return (verify.images(size).float() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-
-
-def shake(model: torch.nn.Module) -> torch.nn.Module:
-    """In eval mode, its norms and biases no longer ones and zeros."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return model.eval()
-
-
-class Images(Exporting):
-    size = 42
-
-    def features(self) -> list:
-        """CLS and patches of each image by the exported file."""
-        return verify.image_features(torch.jit.load(str(self.out)), verify.images(self.size))
 
 
 class Clip(Images):
@@ -274,17 +248,8 @@ class Clip(Images):
         self.assert_refused(export_clip, ["--source", source], "config.json", *parts)
 
     def test_the_file_keeps_the_contract(self) -> None:
-        for dtype in ("f32", "bf16", "f16"):
-            export(export_clip, "--random", "--config", "tiny", "--dtype", dtype, "--name", "mine", "--out", self.out)
-            model = torch.jit.load(str(self.out))
-            self.assertEqual(json.loads(model.spec()), {
-                "format": 1, "modality": "image", "name": "mine", "source": "random weights, seed 0", "size": 56,
-                "grid": [4, 4], "width": 32, "resize": "crop",
-            })
-            cls, patches = model(verify.images(56))
-            self.assertEqual((cls.shape, patches.shape), ((4, 32), (4, 16, 32)))
-            self.assertEqual({cls.dtype, patches.dtype}, {command.DTYPES[dtype]})
-            self.assertFalse(cls.requires_grad or patches.requires_grad)
+        spec = {"name": "mine", "size": 56, "grid": [4, 4], "width": 32, "resize": "crop"}
+        self.assert_keeps_the_contract("tiny", spec, "--name", "mine")
         self.assertLess(self.out.stat().st_size, 1_000_000)
 
     def test_tensors_missing_extra_or_misshapen_are_named(self) -> None:
@@ -325,124 +290,6 @@ class Clip(Images):
         with mock.patch.dict(verify.ROUNDING, {torch.bfloat16: 1e-6}):
             arguments = ["--random", "--config", "tiny", "--dtype", "bf16"]
             self.assert_refused(export_clip, arguments, "bf16 with f32", "nothing was written", kind=ExportFailed)
-
-
-class Siglip(Images):
-    size = 44
-
-    def model(self, whole: bool, **settings: object) -> torch.nn.Module:
-        """transformers' class, random."""
-        vision = {**SIGLIP_VISION, **settings}
-        if whole:
-            return shake(transformers.SiglipModel(transformers.SiglipConfig(vision_config=vision, text_config=TEXT)))
-        return shake(transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**vision)))
-
-    def folder_of(self, name: str, change: dict | None = None, preprocessor: dict | None = SIGLIP_PICTURES) -> Path:
-        """A SiglipVisionModel, its settings changed, as transformers 4 writes it."""
-        vision = {name: tensor for name, tensor in siglip_state(SIGLIP_VISION).items() if name.startswith("vis")}
-        return write_folder(self.folder / name, {**SIGLIP_VISION, **(change or {})}, vision, preprocessor=preprocessor)
-
-    def whole(self, name: str, tensors: dict | None = None) -> Path:
-        """A SiglipModel."""
-        config = {"model_type": "siglip", "vision_config": SIGLIP_VISION}
-        return write_folder(self.folder / name, config, tensors or siglip_state(SIGLIP_VISION), preprocessor=SIGLIP_PICTURES)
-
-    @unittest.skipIf(NO_TRANSFORMERS, NO_TRANSFORMERS)
-    def test_features_are_those_of_transformers(self) -> None:
-        for name, whole, settings, resample in (
-            ("vision", False, {}, 3), ("whole", True, {}, 3), ("siglip2", True, {"hidden_size": 48}, 2),
-            ("gelu", False, {"hidden_act": "gelu"}, 3),
-        ):
-            with self.subTest(name):
-                model = self.model(whole, **settings)
-                source = self.folder / name
-                model.save_pretrained(source)
-                (source / "preprocessor_config.json").write_text(json.dumps({**SIGLIP_PICTURES, "resample": resample}))
-                printed = export(export_clip, "--source", source, "--out", self.out)
-                self.assertEqual(printed.count("f32 with transformers"), 2)
-                self.assertEqual("a bilinear filter" in printed, resample == 2)
-                with torch.no_grad():
-                    output = (model.vision_model if whole else model)(values([0.5] * 3, [0.5] * 3, 44))
-                pairs = zip(output.pooler_output, output.last_hidden_state)
-                self.assert_near(self.features(), [feature for cls, patch in pairs for feature in (cls[None], patch)])
-
-    def test_batches_formats_and_precision_change_nothing(self) -> None:
-        with mock.patch.object(export_clip, "transformers", lambda: None):
-            export(export_clip, "--source", self.folder_of("vision"), "--out", self.out)
-            exact = self.features()
-            export(export_clip, "--source", self.whole("whole"), "--out", self.out)
-            self.assert_near(self.features(), exact, 1e-7)
-        pixels = verify.images(44)
-        for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 3e-2)):
-            with self.subTest(dtype=dtype), torch.no_grad():
-                model = torch.jit.load(str(self.out)).to(dtype)
-                together = verify.image_features(model, pixels)
-                self.assertTrue(all(feature.dtype == dtype for feature in together))
-                alone = [feature for row in range(4) for feature in verify.image_features(model, pixels[row:row + 1])]
-                self.assert_near(together, alone, tolerance)
-                self.assert_near(together, exact, 1e-1)
-
-    def test_the_file_keeps_the_contract(self) -> None:
-        for dtype in ("f32", "bf16", "f16"):
-            printed = export(export_clip, "--random", "--config", "siglip-tiny", "--dtype", dtype, "--out", self.out)
-            self.assertIn("the file, read back, with the module: equal", printed)
-            model = torch.jit.load(str(self.out))
-            self.assertEqual(json.loads(model.spec()), {
-                "format": 1, "modality": "image", "name": "siglip-tiny-random", "source": "random weights, seed 0", "size": 58,
-                "grid": [4, 4], "width": 64, "resize": "squash",
-            })
-            cls, patches = model(verify.images(58))
-            self.assertEqual((cls.shape, patches.shape), ((4, 64), (4, 16, 64)))
-            self.assertEqual({cls.dtype, patches.dtype}, {command.DTYPES[dtype]})
-            self.assertFalse(cls.requires_grad or patches.requires_grad)
-
-    def test_tensors_missing_extra_or_misshapen_are_named(self) -> None:
-        probe, extra = "vision_model.head.probe", "vision_model.encoder.layers.2.layer_norm1.weight"
-        for index, (part, change) in enumerate({
-            "lacks head.probe;": lambda tensors: tensors.pop(probe),
-            "lacks post_layernorm.bias;": lambda tensors: tensors.pop("vision_model.post_layernorm.bias"),
-            "head.probe has shape [32] where [1, 1, 32] is needed": lambda tensors: tensors.update({probe: torch.ones(32)}),
-            "holds encoder.layers.2.layer_norm1.weight, which": lambda tensors: tensors.update({extra: torch.ones(32)}),
-            "holds classifier.weight, which": lambda tensors: tensors.update({"classifier.weight": torch.ones(2, 32)}),
-        }.items()):
-            with self.subTest(part):
-                tensors = siglip_state(SIGLIP_VISION)
-                change(tensors)
-                source = self.whole(str(index), tensors)
-                self.assert_refused(export_clip, ["--source", source], str(source), part)
-
-    def test_sources_that_are_no_square_siglip_are_refused(self) -> None:
-        for index, (change, part) in enumerate((
-            ({"model_type": "siglip2"}, "pictures of any shape (NaFlex)"), ({"model_type": "siglip2_vision_model"}, "(NaFlex)"),
-            ({"model_type": "siglip_text_model"}, "model_type is 'siglip_text_model'"),
-            ({"vision_use_head": False}, "vision_use_head is False"),
-            ({"hidden_act": "relu"}, "hidden_act is 'relu'"), ({"num_attention_heads": 5}, "5 heads do not divide"),
-            ({"image_size": [44, 44]}, "image_size is [44, 44]"), ({"image_size": 10}, "hold no patch"),
-        )):
-            with self.subTest(part):
-                pictures = {**SIGLIP_PICTURES, "size": {"height": 10, "width": 10}} if part == "hold no patch" else SIGLIP_PICTURES
-                self.assert_refused(export_clip, ["--source", self.folder_of(str(index), change, pictures)], "config.json", part)
-
-    def test_what_the_preprocessor_says_counts(self) -> None:
-        bare = self.folder_of("bare", preprocessor=None)
-        said = "bare/preprocessor_config.json: missing, or without image_mean; give --mean and --std"
-        parts = (said, f"SigLIP's are {' '.join(HALVES)}")
-        self.assert_refused(export_clip, ["--source", bare], *parts)
-        whole = self.whole("whole")
-        parts = ("--activation gelu: contradicts", "which has gelu_pytorch_tanh")
-        self.assert_refused(export_clip, ["--source", whole, "--activation", "gelu"], *parts)
-        self.assert_refused(export_clip, ["--source", whole, *OPENAI], "--mean 0.48145466,0.4578275,0.40821073: contradicts")
-        odd = self.folder_of("odd", preprocessor={**SIGLIP_PICTURES, "size": {"height": 44, "width": 58}})
-        self.assert_refused(export_clip, ["--source", odd], "size is {'height': 44, 'width': 58} where 44")
-        printed = export(export_clip, "--source", bare, *HALVES, "--out", self.out)
-        self.assertIn("note: the source squashes pictures", printed)
-        self.assertEqual(json.loads(torch.jit.load(str(self.out)).spec())["resize"], "squash")
-
-    @unittest.skipIf(NO_TRANSFORMERS, NO_TRANSFORMERS)
-    def test_nothing_is_written_above_the_tolerance(self) -> None:
-        source = self.folder_of("siglip")
-        with mock.patch.object(siglip.AttentionPool, "forward", lambda self, x: self.out(x.mean(1))):
-            self.assert_refused(export_clip, ["--source", source], "with transformers", "nothing was written", kind=ExportFailed)
 
 
 if __name__ == "__main__":

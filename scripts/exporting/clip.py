@@ -6,7 +6,6 @@ B batch, S size, P patch, N patches, D width, E shared width.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from typing import Any, List, Tuple
@@ -14,11 +13,11 @@ from typing import Any, List, Tuple
 import torch
 from torch import Tensor, nn
 
+from . import vision
 from .checkpoint import Checkpoint
 from .errors import ExportError
 from .pictures import OPENAI_MEAN, OPENAI_STD, Given, Pictures, from_preprocessor, listing, options, scaled
 from .settings import Settings
-from .transformer import Block
 from .weights import Table
 
 HUGGINGFACE: Table = {
@@ -84,36 +83,11 @@ UNKNOWN = ("no model that is known here", f"{_SMALL} but LAION-2B's ViT-L/14")
 
 
 @dataclass(frozen=True)
-class ClipConfig:
-    size: int
-    patch: int
-    width: int
-    blocks: int
-    heads: int
-    inner: int
+class ClipConfig(vision.Sizes):
     shared: int
     activation: str = "quick_gelu"
     eps: float = 1e-5
     pictures: Pictures = Pictures()
-
-    @property
-    def grid(self) -> int:
-        return self.size // self.patch
-
-    @property
-    def sizes(self) -> str:
-        return (
-            f"{self.blocks} layers of {self.width} with {self.heads} heads, patches of {self.patch}, images of {self.size}, "
-            f"projected to {self.shared}"
-        )
-
-    def check(self, where: str) -> ClipConfig:
-        """Itself, if its numbers fit together."""
-        if self.width % self.heads:
-            raise ExportError(f"{where}: {self.heads} heads do not divide the width {self.width}; is it CLIP's?")
-        if self.size < self.patch:
-            raise ExportError(f"{where}: images of {self.size} hold no patch of {self.patch}; is it CLIP's?")
-        return self
 
 
 NAMED = {
@@ -132,20 +106,15 @@ def from_huggingface(checkpoint: Checkpoint, given: Given) -> ClipConfig:
         values = {**_vision(where, values), "projection_dim": values.get("projection_dim")}
     settings = Settings(where, values, {**DEFAULTS, "projection_dim": 512})
     settings.one_of("num_channels", 3)
-    size = settings.whole("image_size")
     published = f"{OPENAI_PICTURES}, LAION-2B's ViT-L/14 has 0.5,0.5,0.5 for both"
-    return ClipConfig(
-        size=size,
-        patch=settings.whole("patch_size"),
-        width=settings.whole("hidden_size"),
-        blocks=settings.whole("num_hidden_layers"),
-        heads=settings.whole("num_attention_heads"),
-        inner=settings.whole("intermediate_size"),
+    config = ClipConfig(
+        **vision.sizes(settings),
         shared=settings.whole("projection_dim"),
         activation=given.settle("activation", settings.one_of("hidden_act", "quick_gelu", "gelu"), where),
         eps=settings.real("layer_norm_eps"),
-        pictures=from_preprocessor(checkpoint, size, True, given, published),
-    ).check(where)
+        pictures=from_preprocessor(checkpoint, settings.whole("image_size"), True, given, published),
+    )
+    return vision.checked(config, where, "CLIP")
 
 
 def _vision(where: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -176,7 +145,7 @@ def from_state_dict(checkpoint: Checkpoint, given: Given) -> ClipConfig:
         kind = "an archive" if archive else "a bare state dict"
         raise ExportError(
             f"{checkpoint.path}: {kind} that does not say its {', '.join(missing)}; give {options(missing)}; "
-            f"its sizes ({config.sizes}) are those of {name}: {published}; {OPENAI_PICTURES}"
+            f"its sizes ({config.sizes}, projected to {config.shared}) are those of {name}: {published}; {OPENAI_PICTURES}"
         )
     return replace(config, activation=activation, pictures=Pictures(mean, std))
 
@@ -196,7 +165,7 @@ def _from_shapes(checkpoint: Checkpoint) -> ClipConfig:
     layers = {name.split(".")[3] for name in tensors if name.startswith("visual.transformer.resblocks.")}
     if width % 64:
         raise ExportError(f"{where}: visual.conv1.weight has {width} outputs where a multiple of 64 is needed; is it OpenAI's?")
-    return ClipConfig(
+    config = ClipConfig(
         size=max(grid, 1) * patch,
         patch=patch,
         width=width,
@@ -204,7 +173,8 @@ def _from_shapes(checkpoint: Checkpoint) -> ClipConfig:
         heads=HEADS.get(width, width // 64),
         inner=shape("visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
         shared=shape("visual.proj", 2)[1],
-    ).check(where)
+    )
+    return vision.checked(config, where, "CLIP")
 
 
 class Clip(nn.Module):
@@ -218,16 +188,10 @@ class Clip(nn.Module):
         self.cls = nn.Parameter(torch.zeros(config.width))
         self.position = nn.Parameter(torch.zeros(1 + config.grid**2, config.width))
         self.norm_before = nn.LayerNorm(config.width, config.eps)
-        self.blocks = nn.ModuleList([
-            Block(config.width, config.heads, config.inner, config.eps, pre_norm=True, activation=config.activation)
-            for _ in range(config.blocks)
-        ])
+        self.blocks = vision.blocks(config)
         self.norm = nn.LayerNorm(config.width, config.eps)
         self.projection = nn.Linear(config.width, config.shared, bias=False)
-        self._spec: str = json.dumps({
-            "format": 1, "modality": "image", "name": name, "source": source, "size": config.size,
-            "grid": [config.grid, config.grid], "width": config.shared, "resize": config.pictures.resize,
-        })
+        self._spec: str = vision.spec(config, name, source, config.shared)
 
     @torch.jit.export
     def spec(self) -> str:

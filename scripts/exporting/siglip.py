@@ -5,7 +5,6 @@ Upstream: transformers/models/siglip/modeling_siglip.py. B batch, S size, P patc
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import List, Tuple
 
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import vision
 from .checkpoint import Checkpoint
 from .errors import ExportError
 from .pictures import HALVES, SQUASH, Given, Pictures, from_preprocessor, scaled
 from .settings import Settings
-from .transformer import Block, activate
+from .transformer import activate
 from .weights import Table
 
 # Without the `vision_model.` that SiglipModel puts before them.
@@ -45,36 +45,10 @@ NAFLEX_TYPES = ("siglip2", "siglip2_vision_model")
 
 
 @dataclass(frozen=True)
-class SiglipConfig:
-    size: int
-    patch: int
-    width: int
-    blocks: int
-    heads: int
-    inner: int
+class SiglipConfig(vision.Sizes):
     activation: str = "gelu_pytorch_tanh"
     eps: float = 1e-6
     pictures: Pictures = Pictures(HALVES, HALVES, SQUASH)
-
-    @property
-    def grid(self) -> int:
-        """Of whole patches: 384 has 27 of 14, the last 6 pixels are not read."""
-        return self.size // self.patch
-
-    @property
-    def sizes(self) -> str:
-        return (
-            f"{self.blocks} layers of {self.width} with {self.heads} heads, patches of {self.patch}, images of {self.size}, "
-            "pooled by attention"
-        )
-
-    def check(self, where: str) -> SiglipConfig:
-        """Itself, if its numbers fit together."""
-        if self.width % self.heads:
-            raise ExportError(f"{where}: {self.heads} heads do not divide the width {self.width}; is it SigLIP's?")
-        if self.size < self.patch:
-            raise ExportError(f"{where}: images of {self.size} hold no patch of {self.patch}; is it SigLIP's?")
-        return self
 
 
 NAMED = {
@@ -108,18 +82,15 @@ def from_huggingface(checkpoint: Checkpoint, given: Given) -> SiglipConfig:
     })
     settings.one_of("num_channels", 3)
     settings.one_of("vision_use_head", True)
-    size = settings.whole("image_size")
-    return SiglipConfig(
-        size=size,
-        patch=settings.whole("patch_size"),
-        width=settings.whole("hidden_size"),
-        blocks=settings.whole("num_hidden_layers"),
-        heads=settings.whole("num_attention_heads"),
-        inner=settings.whole("intermediate_size"),
+    config = SiglipConfig(
+        **vision.sizes(settings),
         activation=given.settle("activation", settings.one_of("hidden_act", "gelu_pytorch_tanh", "gelu"), where),
         eps=settings.real("layer_norm_eps"),
-        pictures=from_preprocessor(checkpoint, size, False, given, "SigLIP's are --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5"),
-    ).check(where)
+        pictures=from_preprocessor(
+            checkpoint, settings.whole("image_size"), False, given, "SigLIP's are --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5"
+        ),
+    )
+    return vision.checked(config, where, "SigLIP")
 
 
 class AttentionPool(nn.Module):
@@ -156,16 +127,10 @@ class Siglip(nn.Module):
         self.std: List[float] = list(config.pictures.std)
         self.patch = nn.Conv2d(3, config.width, config.patch, config.patch)
         self.position = nn.Parameter(torch.zeros(config.grid**2, config.width))
-        self.blocks = nn.ModuleList([
-            Block(config.width, config.heads, config.inner, config.eps, pre_norm=True, activation=config.activation)
-            for _ in range(config.blocks)
-        ])
+        self.blocks = vision.blocks(config)
         self.norm = nn.LayerNorm(config.width, config.eps)
         self.pool = AttentionPool(config)
-        self._spec: str = json.dumps({
-            "format": 1, "modality": "image", "name": name, "source": source, "size": config.size,
-            "grid": [config.grid, config.grid], "width": config.width, "resize": config.pictures.resize,
-        })
+        self._spec: str = vision.spec(config, name, source, config.width)
 
     @torch.jit.export
     def spec(self) -> str:

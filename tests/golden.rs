@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use cmd::distributed::World;
-use cmd::eval::{Recalls, Similarities};
+use cmd::eval::{Ranks, Recalls, Similarities};
 use cmd::model::{
     CmdModel, Encoded, LossOptions, ModelConfig, Pairing, ParameterSpec, PatchNoise, QueryNorm, SameImage,
 };
@@ -159,7 +159,8 @@ fn golden_recalls() {
         let owners: Vec<i64> = Vec::try_from(golden.get("in.owner")).expect("owners");
         let owners: Vec<usize> = owners.into_iter().map(|owner| owner as usize).collect();
         let scores = Similarities::from_matrix(golden.get("in.sim"));
-        let recalls = Recalls::new(&scores, &owners).expect("finite scores");
+        let ranks = Ranks::new(&scores, &owners, &World::alone()).expect("finite scores");
+        let recalls = Recalls::new(&ranks, &owners).expect("queries");
         for (direction, expected) in
             [(&recalls.speech_to_image, &case.speech_to_image), (&recalls.image_to_speech, &case.image_to_speech)]
         {

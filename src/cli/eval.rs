@@ -13,7 +13,7 @@ use crate::config::{Config, ConfigError, Needs, Override};
 use crate::data::Dataset;
 use crate::distributed::{Crew, World};
 use crate::encoders::{Encoders, EncodersConfig};
-use crate::eval::{EvalSet, SplitResult, retrieval_picture, table};
+use crate::eval::{EvalSet, retrieval_picture, table};
 use crate::model::CmdModel;
 use crate::signals::Signals;
 
@@ -92,8 +92,9 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         let mut features = config.features();
         // Embedded once, so nothing is worth keeping.
         features.encoders.speech.cache = false;
-        let embeddings = EvalSet::new(&split, encoders, &features, crew)?.embed(&model)?;
-        let result = SplitResult::new(&split, &embeddings)?;
+        let mut set = EvalSet::new(&split, encoders, &features, crew)?;
+        let embeddings = set.embed(&model)?;
+        let result = set.rank(&embeddings)?;
         if let Some(file) = picture.as_ref().filter(|_| number == 0) {
             drawn = retrieval_picture(&split, &embeddings, &result, config.data.max_megapixels)
                 .map_err(Error::from)

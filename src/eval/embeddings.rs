@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use super::EvalError;
+use super::{EvalError, SplitResult};
 use crate::data::{DataError, Skipped, Split};
 use crate::distributed::{Crew, DistributedError, World};
 use crate::encoders::Encoders;
@@ -26,6 +26,8 @@ pub struct EvalSet<'a> {
     skipped_images: Vec<Skipped>,
     /// Images that are copies of others.
     copies: usize,
+    /// Where scores are made.
+    device: Device,
 }
 
 /// Embeddings on the CPU.
@@ -69,7 +71,16 @@ impl<'a> EvalSet<'a> {
         let (gallery, images) = gather_rows(&gallery, &rows_of(&parts, width), split.images.len(), crew.world)?;
         let skipped_images = gather_skipped(unreadable, crew.world)?;
         let copies = if crew.world.is_first() { tell_copies(split, config.data.workers as usize) } else { 0 };
-        Ok(Self { split: split.clone(), crew, features, gallery, images, skipped_images, copies })
+        Ok(Self {
+            split: split.clone(),
+            crew,
+            features,
+            gallery,
+            images,
+            skipped_images,
+            copies,
+            device: encoders.device(),
+        })
     }
 
     /// The split.
@@ -95,6 +106,14 @@ impl<'a> EvalSet<'a> {
         let (utterances, speech) = gather_rows(&utterances, &own, self.split.utterances.len(), self.crew.world)?;
         let skipped_speech = gather_skipped(unreadable, self.crew.world)?;
         Ok(self.in_order(&speech, &utterances, &skipped_speech))
+    }
+
+    /// The figures of embeddings of this set.
+    ///
+    /// # Errors
+    /// When scores are NaN or infinite, nothing could be embedded, libtorch fails, or another process is gone.
+    pub fn rank(&self, embeddings: &Embeddings) -> Result<SplitResult, EvalError> {
+        SplitResult::new(&self.split, embeddings, self.device, self.crew.world)
     }
 
     /// Without utterances whose image could not be read.

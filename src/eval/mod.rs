@@ -2,6 +2,7 @@
 
 mod embeddings;
 mod picture;
+mod ranks;
 mod recall;
 mod result;
 mod section;
@@ -9,7 +10,8 @@ mod table;
 
 pub use embeddings::{Embeddings, EvalSet};
 pub use picture::retrieval_picture;
-pub use recall::{Direction, Intervals, Mean, RecallError, Recalls, Similarities};
+pub use ranks::{Ranks, Similarities};
+pub use recall::{Direction, Intervals, Mean, RecallError, Recalls};
 pub use result::{InFamily, SplitResult};
 pub use section::EvalConfig;
 pub use table::table;

@@ -5,15 +5,12 @@
 //! plus the number of wrong items that score at least as high as the best right one, so constant embeddings score 0.
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
 
+use super::Ranks;
 use crate::draw::{Draw, Purpose};
 
 /// Resamples of the bootstrap.
 const RESAMPLES: u64 = 1000;
-/// Rows of the score matrix that are held at once.
-const CHUNK: i64 = 1024;
-
 /// The scores cannot be ranked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecallError {
@@ -23,71 +20,6 @@ pub enum RecallError {
     /// Nothing to rank.
     #[error("there are no utterances with images to rank")]
     Empty,
-}
-
-/// Scores of every utterance (rows) with every image (columns), made in chunks.
-#[derive(Debug)]
-pub enum Similarities {
-    /// The whole matrix [S, I].
-    Matrix(Tensor),
-    /// Embeddings [S, E] and [I, E] whose products are the scores. They are multiplied in f64 and rounded to f32, so that equal
-    /// embeddings give equal scores whatever the order of the sums.
-    Embeddings {
-        /// Of the utterances.
-        speech: Tensor,
-        /// Of the images.
-        images: Tensor,
-    },
-}
-
-impl Similarities {
-    /// Scores [S, I] that are already there.
-    #[must_use]
-    pub fn from_matrix(matrix: &Tensor) -> Self {
-        Self::Matrix(matrix.shallow_clone())
-    }
-
-    /// Number of utterances and images.
-    #[must_use]
-    pub fn size(&self) -> (i64, i64) {
-        match self {
-            Self::Matrix(matrix) => (matrix.size()[0], matrix.size()[1]),
-            Self::Embeddings { speech, images } => (speech.size()[0], images.size()[0]),
-        }
-    }
-
-    /// Rows `start..start + count` of the matrix, or of its transpose.
-    fn rows(&self, start: i64, count: i64, transposed: bool) -> Vec<f32> {
-        let rows = match self {
-            Self::Matrix(matrix) if transposed => matrix.tr().narrow(0, start, count),
-            Self::Matrix(matrix) => matrix.narrow(0, start, count),
-            Self::Embeddings { speech, images } => {
-                let (queries, gallery) = if transposed { (images, speech) } else { (speech, images) };
-                let queries = queries.narrow(0, start, count).to_kind(Kind::Double);
-                queries.matmul(&gallery.to_kind(Kind::Double).tr())
-            }
-        };
-        let rows = rows.to_kind(Kind::Float).to_device(Device::Cpu).contiguous();
-        let mut values = vec![0.0; rows.numel()];
-        rows.copy_data(&mut values, rows.numel());
-        values
-    }
-
-    /// Calls `visit(row, scores)` for every row.
-    pub(super) fn for_each_row(&self, transposed: bool, mut visit: impl FnMut(usize, &[f32])) {
-        let (mut rows, mut columns) = self.size();
-        if transposed {
-            (rows, columns) = (columns, rows);
-        }
-        let mut start = 0;
-        while start < rows {
-            let count = CHUNK.min(rows - start);
-            for (index, scores) in self.rows(start, count, transposed).chunks_exact(columns as usize).enumerate() {
-                visit(start as usize + index, scores);
-            }
-            start += count;
-        }
-    }
 }
 
 /// 95 % intervals of the recalls, in percent.
@@ -143,39 +75,20 @@ pub struct Recalls {
 }
 
 impl Recalls {
-    /// Ranks every utterance and every image; `owners[s]` is the column of the image of utterance s.
+    /// The recalls of `ranks`; `owners[s]` is the image of utterance s.
     ///
     /// # Errors
-    /// When a score is NaN or infinite, or there is nothing to rank. Images without an utterance stay in the gallery but are
-    /// no queries.
-    pub fn new(scores: &Similarities, owners: &[usize]) -> Result<Self, RecallError> {
-        let images = scores.size().1 as usize;
-        let mut utterances = vec![Vec::new(); images];
-        for (utterance, owner) in owners.iter().enumerate() {
-            utterances[*owner].push(utterance);
-        }
-        let mut finite = true;
-        let mut speech_ranks = vec![0; owners.len()];
-        scores.for_each_row(false, |row, scores| {
-            finite &= scores.iter().all(|score| score.is_finite());
-            speech_ranks[row] = rank(scores, &[owners[row]]);
-        });
-        if !finite {
-            return Err(RecallError::NotFinite);
-        }
-        let mut image_ranks = vec![0; images];
-        scores.for_each_row(true, |row, scores| image_ranks[row] = rank(scores, &utterances[row]));
+    /// When there is nothing to rank. Images without an utterance stay in the gallery but are no queries.
+    pub fn new(ranks: &Ranks, owners: &[usize]) -> Result<Self, RecallError> {
         if owners.is_empty() {
             return Err(RecallError::Empty);
         }
-
-        let speech_groups: Vec<Vec<usize>> =
-            utterances.iter().map(|own| own.iter().map(|utterance| speech_ranks[*utterance]).collect()).collect();
-        let image_groups: Vec<Vec<usize>> = utterances
-            .iter()
-            .zip(image_ranks)
-            .map(|(own, rank)| if own.is_empty() { Vec::new() } else { vec![rank] })
-            .collect();
+        let mut speech_groups = vec![Vec::new(); ranks.images.len()];
+        for (owner, rank) in owners.iter().zip(&ranks.speech) {
+            speech_groups[*owner].push(*rank);
+        }
+        let queries = ranks.images.iter().filter(|rank| **rank > 0);
+        let image_groups: Vec<Vec<usize>> = queries.map(|rank| vec![*rank]).collect();
         let (speech_to_image, image_to_speech) = (Direction::new(&speech_groups), Direction::new(&image_groups));
         let mean = Mean {
             r1: (speech_to_image.r1 + image_to_speech.r1) / 2.0,
@@ -184,13 +97,6 @@ impl Recalls {
         };
         Ok(Self { speech_to_image, image_to_speech, mean })
     }
-}
-
-/// 1 plus the number of wrong items that score at least as high as the best right one.
-fn rank(scores: &[f32], right: &[usize]) -> usize {
-    let best = right.iter().map(|item| scores[*item]).fold(f32::NEG_INFINITY, f32::max);
-    let level = |scores: &f32| *scores >= best;
-    1 + scores.iter().filter(|score| level(score)).count() - right.iter().filter(|item| level(&scores[**item])).count()
 }
 
 impl Direction {
@@ -249,21 +155,29 @@ impl Intervals {
 
 #[cfg(test)]
 mod tests {
+    use tch::{Device, Kind, Tensor};
+
     use super::*;
+    use crate::distributed::World;
+    use crate::eval::{EvalError, Similarities};
+
+    fn recalls(scores: &Similarities, owners: &[usize]) -> Result<Recalls, EvalError> {
+        Ok(Recalls::new(&Ranks::new(scores, owners, &World::alone())?, owners)?)
+    }
 
     #[test]
     fn constant_embeddings_recall_nothing() {
         let row = Tensor::from_slice(&[0.3f32, -0.1, 0.7, 0.05, 0.2]);
-        let scores = Similarities::Embeddings { speech: row.repeat([61, 1]), images: row.repeat([13, 1]) };
+        let scores = Similarities::of_embeddings(&row.repeat([61, 1]), &row.repeat([13, 1]), Device::Cpu);
         let owners: Vec<usize> = (0..61).map(|utterance| utterance % 13).collect();
-        let recalls = Recalls::new(&scores, &owners).expect("finite");
+        let recalls = recalls(&scores, &owners).expect("finite");
         assert_eq!((recalls.mean.r1, recalls.mean.r5, recalls.mean.r10), (0.0, 0.0, 0.0));
     }
 
     #[test]
     fn perfect_embeddings_recall_everything() {
         let scores = Similarities::from_matrix(&Tensor::eye(20, (Kind::Float, Device::Cpu)));
-        let recalls = Recalls::new(&scores, &(0..20).collect::<Vec<_>>()).expect("finite");
+        let recalls = recalls(&scores, &(0..20).collect::<Vec<_>>()).expect("finite");
         assert_eq!((recalls.mean.r1, recalls.speech_to_image.mean_rank), (100.0, 1.0));
         assert_eq!(recalls.speech_to_image.ci95.r1, [100.0, 100.0]);
     }
@@ -278,14 +192,22 @@ mod tests {
 
     #[test]
     fn nan_is_an_error() {
-        let scores = Similarities::from_matrix(&Tensor::from_slice(&[0.1f32, f32::NAN]).view([1, 2]));
-        assert_eq!(Recalls::new(&scores, &[0]), Err(RecallError::NotFinite));
+        let broken = [
+            Similarities::from_matrix(&Tensor::from_slice(&[0.1f32, f32::NAN]).view([1, 2])),
+            Similarities::of_embeddings(
+                &Tensor::from_slice(&[0.1f32]).view([1, 1]),
+                &Tensor::from_slice(&[0.5f32, f32::INFINITY]).view([2, 1]),
+                Device::Cpu,
+            ),
+        ];
+        for scores in broken {
+            assert!(matches!(recalls(&scores, &[0]), Err(EvalError::Recall(RecallError::NotFinite))));
+        }
     }
 
     #[test]
     fn an_image_without_utterances_is_no_query() {
         let scores = Similarities::from_matrix(&Tensor::from_slice(&[0.9f32, 0.1]).view([1, 2]));
-        let recalls = Recalls::new(&scores, &[0]).expect("finite");
-        assert_eq!(recalls.image_to_speech.r1, 100.0);
+        assert_eq!(recalls(&scores, &[0]).expect("finite").image_to_speech.r1, 100.0);
     }
 }

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
+use tch::Device;
 
-use super::{Embeddings, EvalError, RecallError, Recalls, Similarities};
+use super::{Embeddings, EvalError, Ranks, Recalls, Similarities};
 use crate::data::Split;
+use crate::distributed::World;
 use crate::model::catch_libtorch;
 
 /// Figures of one split.
@@ -46,33 +48,31 @@ pub struct InFamily {
 }
 
 impl SplitResult {
-    /// Ranks the embeddings of `split`.
+    /// Ranks the embeddings of `split`, with scores made on `device`; processes share that out.
     ///
     /// # Errors
-    /// When scores are NaN or infinite, nothing could be embedded, or libtorch fails.
-    pub fn new(split: &Split, embeddings: &Embeddings) -> Result<Self, EvalError> {
-        Ok(catch_libtorch(|| Self::ranked(split, embeddings))??)
-    }
-
-    fn ranked(split: &Split, embeddings: &Embeddings) -> Result<Self, RecallError> {
-        let scores = Similarities::Embeddings {
-            speech: embeddings.speech.shallow_clone(),
-            images: embeddings.images.shallow_clone(),
-        };
-        if embeddings.owners.is_empty() {
-            return Err(RecallError::Empty);
-        }
-        Ok(Self {
-            dataset: split.dataset.clone(),
-            split: split.name.clone(),
-            images: embeddings.gallery.len(),
-            utterances: embeddings.utterances.len(),
-            skipped: embeddings.skipped.len(),
-            skipped_files: embeddings.skipped.iter().map(|skipped| skipped.why.clone()).collect(),
-            duplicates: embeddings.copies,
-            recalls: Recalls::new(&scores, &embeddings.owners)?,
-            in_family: InFamily::new(split, embeddings, &scores),
-        })
+    /// When scores are NaN or infinite, nothing could be embedded, libtorch fails, or another process is gone.
+    pub(super) fn new(
+        split: &Split,
+        embeddings: &Embeddings,
+        device: Device,
+        world: &World,
+    ) -> Result<Self, EvalError> {
+        catch_libtorch(|| {
+            let scores = Similarities::of_embeddings(&embeddings.speech, &embeddings.images, device);
+            let ranks = Ranks::new(&scores, &embeddings.owners, world)?;
+            Ok(Self {
+                dataset: split.dataset.clone(),
+                split: split.name.clone(),
+                images: embeddings.gallery.len(),
+                utterances: embeddings.utterances.len(),
+                skipped: embeddings.skipped.len(),
+                skipped_files: embeddings.skipped.iter().map(|skipped| skipped.why.clone()).collect(),
+                duplicates: embeddings.copies,
+                recalls: Recalls::new(&ranks, &embeddings.owners)?,
+                in_family: InFamily::new(split, embeddings, &scores),
+            })
+        })?
     }
 }
 
@@ -91,14 +91,14 @@ impl InFamily {
         let family_of: HashMap<usize, &Vec<usize>> =
             families.values().flat_map(|rows| rows.iter().map(move |row| (*row, rows))).collect();
         let (mut asked, mut right, mut chance) = (0, 0, 0.0);
-        scores.for_each_row(false, |utterance, scores| {
-            let own = embeddings.owners[utterance];
-            if let Some(family) = family_of.get(&own) {
+        for (utterance, own) in embeddings.owners.iter().enumerate() {
+            if let Some(family) = family_of.get(own) {
+                let score = scores.score(utterance, *own);
                 asked += 1;
                 chance += 1.0 / family.len() as f64;
-                right += usize::from(family.iter().all(|row| *row == own || scores[*row] < scores[own]));
+                right += usize::from(family.iter().all(|row| row == own || scores.score(utterance, *row) < score));
             }
-        });
+        }
         let percent = |count: f64| 100.0 * count / f64::from(asked);
         (asked > 0).then(|| Self { accuracy: percent(right as f64), families: families.len(), chance: percent(chance) })
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Session, TrainError};
 use crate::checkpoint::free_bytes;
 use crate::data::{Header, Split};
-use crate::eval::{EvalSet, SplitResult};
+use crate::eval::EvalSet;
 use crate::features::{FeatureSource, Use};
 
 /// Images of the development split that are evaluated.
@@ -66,8 +66,9 @@ impl Session<'_> {
         let step_seconds = begun.elapsed().as_secs_f64();
 
         let few = Arc::new(self.dev_split.head(IMAGES));
-        let embeddings = EvalSet::new(&few, self.encoders, &self.recipe.features, self.crew)?.embed(&self.model)?;
-        SplitResult::new(&few, &embeddings)?;
+        let mut set = EvalSet::new(&few, self.encoders, &self.recipe.features, self.crew)?;
+        let embeddings = set.embed(&self.model)?;
+        set.rank(&embeddings)?;
         Ok(DryRun {
             parameters: self.model.parameters().count(),
             training: (self.split.images.len(), self.split.utterances.len()),

@@ -10,7 +10,7 @@ use super::step::{Gradient, gradient};
 use super::{Session, TrainError, finite};
 use crate::checkpoint::BestScore;
 use crate::data::{Batch, BatchPlan, Next, TrainingBatches};
-use crate::eval::{EvalSet, SplitResult};
+use crate::eval::EvalSet;
 use crate::features::{FeatureSource, Use};
 use crate::model::{Dropout, Encoded, PatchNoise, catch_libtorch};
 use crate::telemetry::{Progress, warn_once};
@@ -294,7 +294,7 @@ impl<'a> Session<'a> {
             None => dev.insert(EvalSet::new(&self.dev_split, self.encoders, &self.recipe.features, self.crew)?),
         };
         let embeddings = set.embed(&self.model)?;
-        let result = SplitResult::new(set.split(), &embeddings)?;
+        let result = set.rank(&embeddings)?;
         let (step, mean_r1) = (self.state.step, result.recalls.mean.r1);
         for sink in &mut self.sinks {
             sink.eval(step, &result)?;

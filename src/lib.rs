@@ -15,6 +15,7 @@ pub mod encoders;
 pub mod eval;
 pub mod features;
 mod keys;
+pub mod machine;
 pub mod model;
 pub mod signals;
 pub mod telemetry;

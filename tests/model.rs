@@ -2,9 +2,12 @@
 
 #![allow(clippy::expect_used, reason = "a test may panic")]
 
+use cmd::distributed::World;
 use cmd::model::{
-    CmdModel, Dropout, Embedded, Encoded, LossOptions, Losses, ModelConfig, Pairing, PatchNoise, QueryNorm, SameImage,
+    CmdModel, DonorPosition, Dropout, DropoutMask, Embedded, Encoded, LossOptions, Losses, ModelConfig, Pairing,
+    PatchNoise, QueryNorm, SameImage, SpeechChunk,
 };
+use cmd::train::step::{self, Step};
 use tch::{Device, Kind, Tensor};
 
 const PAPER: ModelConfig = ModelConfig {
@@ -18,11 +21,24 @@ const PAPER: ModelConfig = ModelConfig {
 const SMALL: ModelConfig = ModelConfig { layers: 3, speech_width: 16, width: 12, heads: 4, ..PAPER };
 const OPTIONS: LossOptions = LossOptions { alpha: 0.5, pairing: Pairing::Paired, same_image: SameImage::Positives };
 
-fn features(batch: i64, frames: i64) -> Encoded {
+/// Frozen features of a batch in one piece.
+struct Features {
+    /// [L, B, T, D]
+    hidden: Tensor,
+    /// `[B]`
+    frames: Tensor,
+    /// [B, E]
+    image_cls: Tensor,
+    /// [B, N, E]
+    patches: Tensor,
+    image_ids: Vec<i64>,
+}
+
+fn features(batch: i64, frames: i64) -> Features {
     tch::manual_seed(5);
     let normal = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
     let counts: Vec<i64> = (0..batch).map(|row| 1 + (row * 5 + 3) % frames).collect();
-    Encoded {
+    Features {
         hidden: normal(&[3, batch, frames, 16]),
         frames: Tensor::from_slice(&counts),
         image_cls: normal(&[batch, 12]),
@@ -31,19 +47,50 @@ fn features(batch: i64, frames: i64) -> Encoded {
     }
 }
 
-fn noise(features: &Encoded) -> PatchNoise {
-    PatchNoise::draw(&features.image_ids, 9, 0.3, cmd::model::DonorPosition::Random, 1, 1).expect("several images")
+impl Features {
+    fn noise(&self) -> PatchNoise {
+        let patches = self.patches.size()[1] as usize;
+        let drawn = PatchNoise::draw(&self.image_ids, patches, 0.3, DonorPosition::Random, 1, 1);
+        PatchNoise::new(Tensor::from_slice(&drawn.expect("several images")))
+    }
+
+    /// The gradient of a step, by the road that training takes.
+    fn step(&self, model: &mut CmdModel, noise: Option<PatchNoise>, options: LossOptions) -> step::Gradient {
+        let rows = Tensor::arange(self.hidden.size()[1], (Kind::Int64, Device::Cpu));
+        let chunk = SpeechChunk {
+            hidden: self.hidden.shallow_clone(),
+            frames: self.frames.shallow_clone(),
+            rows: rows.shallow_clone(),
+        };
+        let encoded = Encoded {
+            speech: vec![chunk],
+            speech_place: rows,
+            image_cls: self.image_cls.shallow_clone(),
+            patches: self.patches.shallow_clone(),
+        };
+        let step = Step { image_ids: Tensor::from_slice(&self.image_ids), first_row: 0, noise, dropout: None };
+        step::gradient(model, &encoded, &step, options, &World::alone()).expect("one process loses nobody")
+    }
 }
 
 /// The losses of a batch, without dropout.
-fn losses(model: &CmdModel, features: &Encoded, noise: Option<&PatchNoise>, options: LossOptions) -> Losses {
+fn losses(model: &CmdModel, features: &Features, noise: Option<&PatchNoise>, options: LossOptions) -> Losses {
     let embedded = Embedded {
-        speech_cls: model.speech().forward(&features.hidden, &features.frames, None),
+        speech_cls: model.speech().forward(&features.hidden, &features.frames),
         image_cls: features.image_cls.shallow_clone(),
         patches: features.patches.shallow_clone(),
-        image_ids: features.image_ids.clone(),
+        image_ids: Tensor::from_slice(&features.image_ids),
     };
     model.losses(&embedded, noise, options)
+}
+
+/// S_cls of rows from `dropout.first_row` on, with that dropout.
+fn dropped(model: &CmdModel, hidden: &Tensor, frames: &Tensor, dropout: Dropout) -> Tensor {
+    let head = model.speech();
+    let (rows, longest) = (hidden.size()[1], hidden.size()[2]);
+    let mask = DropoutMask::new(head.draw_dropout(dropout, rows as u64, longest), dropout);
+    let rows = Tensor::arange(rows, (Kind::Int64, Device::Cpu));
+    head.embed(&head.layer_sum(hidden), frames, Some((&mask, &rows)))
 }
 
 fn same(a: &Tensor, b: &Tensor, tolerance: f64) -> bool {
@@ -61,23 +108,23 @@ fn the_papers_parameter_counts() {
 #[test]
 fn padding_changes_nothing() {
     let model = CmdModel::new(SMALL, 1, Device::Cpu);
-    let Encoded { hidden, frames, .. } = features(4, 7);
+    let Features { hidden, frames, .. } = features(4, 7);
     let garbage = Tensor::full([3, 4, 5, 16], 1e4, (Kind::Float, Device::Cpu));
     let padded = Tensor::cat(&[&hidden, &garbage], 2);
     let dropout = Dropout { rate: 0.3, seed: 1, step: 2, first_row: 0 };
-    for dropout in [None, Some(dropout)] {
-        let alone = model.speech().forward(&hidden, &frames, dropout);
-        assert!(same(&alone, &model.speech().forward(&padded, &frames, dropout), 1e-6));
-    }
+    let forward = |hidden: &Tensor| model.speech().forward(hidden, &frames);
+    assert!(same(&forward(&hidden), &forward(&padded), 1e-6));
+    let dropped = |hidden: &Tensor| dropped(&model, hidden, &frames, dropout);
+    assert!(same(&dropped(&hidden), &dropped(&padded), 1e-6));
 }
 
 #[test]
 fn the_cls_row_is_that_of_the_whole_layer() {
     let model = CmdModel::new(SMALL, 2, Device::Cpu);
-    let Encoded { hidden, frames, .. } = features(4, 7);
+    let Features { hidden, frames, .. } = features(4, 7);
     let whole = model.speech().forward_frames(&hidden, &frames);
     assert_eq!(whole.size(), [4, 8, 12]);
-    assert!(same(&whole.select(1, 0), &model.speech().forward(&hidden, &frames, None), 1e-6));
+    assert!(same(&whole.select(1, 0), &model.speech().forward(&hidden, &frames), 1e-6));
 }
 
 #[test]
@@ -86,7 +133,7 @@ fn a_shuffled_batch_has_the_same_loss() {
     let straight = features(6, 7);
     let order = Tensor::from_slice(&[3i64, 0, 5, 2, 1, 4]);
     let rows = |tensor: &Tensor, dim| tensor.index_select(dim, &order);
-    let shuffled = Encoded {
+    let shuffled = Features {
         hidden: rows(&straight.hidden, 1),
         frames: rows(&straight.frames, 0),
         image_cls: rows(&straight.image_cls, 0),
@@ -101,7 +148,7 @@ fn a_shuffled_batch_has_the_same_loss() {
     let patch = Tensor::zeros([6, 9], (Kind::Int64, Device::Cpu));
     for (pairing, same_image) in [(Pairing::Paired, SameImage::Positives), (Pairing::All, SameImage::Masked)] {
         let options = LossOptions { pairing, same_image, ..OPTIONS };
-        let loss = |features: &Encoded, donors: &Tensor| {
+        let loss = |features: &Features, donors: &Tensor| {
             let noise = PatchNoise::from_donors(&mask, donors, &patch);
             losses(&model, features, Some(&noise), options).total.double_value(&[])
         };
@@ -111,10 +158,9 @@ fn a_shuffled_batch_has_the_same_loss() {
 
 #[test]
 fn gradients_reach_every_parameter_and_no_feature() {
-    let model = CmdModel::new(SMALL, 4, Device::Cpu);
+    let mut model = CmdModel::new(SMALL, 4, Device::Cpu);
     let features = features(6, 7);
-    let losses = losses(&model, &features, Some(&noise(&features)), OPTIONS);
-    losses.total.backward();
+    features.step(&mut model, Some(features.noise()), OPTIONS);
     for (spec, leaf) in model.parameters().iter() {
         assert!(leaf.grad().defined() && leaf.grad().abs().max().double_value(&[]) > 0.0, "{}", spec.name);
     }
@@ -135,37 +181,31 @@ fn alpha_0_is_the_contrastive_loss_alone() {
 #[test]
 fn dropout_masks_belong_to_rows_of_the_global_batch() {
     let model = CmdModel::new(SMALL, 6, Device::Cpu);
-    let Encoded { hidden, frames, .. } = features(6, 7);
+    let Features { hidden, frames, .. } = features(6, 7);
     let dropout = Dropout { rate: 0.2, seed: 9, step: 3, first_row: 0 };
-    let whole = model.speech().forward(&hidden, &frames, Some(dropout));
-    let rest = model.speech().forward(
-        &hidden.narrow(1, 2, 4),
-        &frames.narrow(0, 2, 4),
-        Some(Dropout { first_row: 2, ..dropout }),
-    );
+    let whole = dropped(&model, &hidden, &frames, dropout);
+    let (part, part_frames) = (hidden.narrow(1, 2, 4), frames.narrow(0, 2, 4));
+    let rest = dropped(&model, &part, &part_frames, Dropout { first_row: 2, ..dropout });
     assert!(same(&whole.narrow(0, 2, 4), &rest, 1e-6));
-    let next = model.speech().forward(&hidden, &frames, Some(Dropout { step: 4, ..dropout }));
+    let next = dropped(&model, &hidden, &frames, Dropout { step: 4, ..dropout });
     assert!(!same(&whole, &next, 1e-3));
 }
 
 #[test]
 fn the_papers_batch_needs_no_tensor_over_pairs_and_patches() {
     // B x B x N x E alone would be 12.9 GB.
-    let model = CmdModel::new(ModelConfig { speech_width: 64, ..PAPER }, 7, Device::Cpu);
+    let mut model = CmdModel::new(ModelConfig { speech_width: 64, ..PAPER }, 7, Device::Cpu);
     let normal = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
-    let features = Encoded {
+    let features = Features {
         hidden: normal(&[25, 128, 4, 64]),
         frames: Tensor::full([128], 4, (Kind::Int64, Device::Cpu)),
         image_cls: normal(&[128, 768]),
         patches: normal(&[128, 256, 768]),
         image_ids: (0..128).collect(),
     };
-    let noise =
-        PatchNoise::draw(&features.image_ids, 256, 0.3, cmd::model::DonorPosition::Random, 1, 1).expect("images");
     for pairing in [Pairing::Paired, Pairing::All] {
-        let losses = losses(&model, &features, Some(&noise), LossOptions { pairing, ..OPTIONS });
-        losses.total.backward();
-        assert!(losses.total.double_value(&[]).is_finite());
+        let made = features.step(&mut model, Some(features.noise()), LossOptions { pairing, ..OPTIONS });
+        assert!(made.losses.total.double_value(&[]).is_finite());
     }
     let peak = std::fs::read_to_string("/proc/self/status").expect("Linux");
     let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak").trim().replace(" kB", "");

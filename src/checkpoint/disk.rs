@@ -17,18 +17,6 @@ pub(super) fn advice(error: &Error) -> &'static str {
     }
 }
 
-/// Bytes that can still be written below `path`, where the system tells.
-#[must_use]
-pub fn free_bytes(path: &Path) -> Option<u64> {
-    let system = rustix::fs::statvfs(existing(path)).ok()?;
-    Some(system.f_bavail.saturating_mul(system.f_frsize))
-}
-
-/// What is there of `path`, from the end on.
-pub(super) fn existing(path: &Path) -> &Path {
-    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."))
-}
-
 /// Writes `bytes` beside `path`, then renames them into place.
 ///
 /// # Errors

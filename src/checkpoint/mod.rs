@@ -10,7 +10,7 @@ mod state;
 
 use std::path::PathBuf;
 
-pub use disk::{free_bytes, write_whole};
+pub use disk::write_whole;
 pub use folder::{Checkpoint, Moments};
 pub use lock::RunLock;
 pub use run_dir::RunDir;

@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 use rustix::io::Errno;
 
-use super::disk::{aside, existing, settle_exchange, write_whole};
+use super::disk::{aside, settle_exchange, write_whole};
 use super::folder::{self, Checkpoint, MODEL, Moments};
 use super::{CheckpointError, State, link};
+use crate::machine::existing;
 use crate::model::CmdModel;
 
 const CONFIG: &str = "config.toml";

@@ -3,6 +3,7 @@
 use tch::{Cuda, Device};
 
 use super::error::Error;
+use crate::distributed::Rank;
 
 /// A process among those of its machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,11 @@ pub(super) struct Local {
 impl Local {
     /// The only one.
     pub(super) const ALONE: Self = Self { rank: 0, size: Some(1) };
+
+    /// Where `rank` stands on its machine.
+    pub(super) fn of(rank: Option<&Rank>) -> Self {
+        rank.map_or(Self::ALONE, |rank| Self { rank: rank.local_rank, size: rank.local_size })
+    }
 }
 
 /// The device that `name` stands for in this process.

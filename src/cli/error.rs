@@ -27,6 +27,9 @@ pub enum Error {
     /// A frozen encoder.
     #[error(transparent)]
     Encoder(#[from] EncoderError),
+    /// Frozen features.
+    #[error(transparent)]
+    Feature(#[from] FeatureError),
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -68,6 +71,7 @@ impl Error {
             Self::Data(error) => of_data(error),
             Self::Distributed(error) => of_distributed(error),
             Self::Encoder(error) => of_encoder(error),
+            Self::Feature(error) => of_feature(error),
             Self::Checkpoint(error) => of_checkpoint(error),
             Self::Train(error) => of_train(error),
             Self::Eval(error) => of_eval(error),
@@ -109,7 +113,7 @@ fn of_feature(error: &FeatureError) -> u8 {
         FeatureError::Data(error) => of_data(error),
         FeatureError::Encoder(error) => of_encoder(error),
         FeatureError::Distributed(error) => of_distributed(error),
-        FeatureError::TooLong { .. } => USAGE,
+        FeatureError::TooLong { .. } | FeatureError::Store(_) | FeatureError::NoRoom { .. } => USAGE,
         FeatureError::Libtorch(_) => FAILED,
     }
 }

@@ -12,7 +12,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, Fingerprint, RunDir, State}
 use crate::config::{Config, ConfigError, Needs, Override};
 use crate::data::Dataset;
 use crate::distributed::{Crew, World};
-use crate::encoders::{Encoders, EncodersConfig};
+use crate::encoders::{Cache, Encoders, EncodersConfig};
 use crate::eval::{EvalSet, retrieval_picture, table};
 use crate::model::CmdModel;
 use crate::signals::Signals;
@@ -90,8 +90,10 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         };
         check_encoders(&checkpoint, &model, state.as_ref(), encoders)?;
         let mut features = config.features();
-        // Embedded once, so nothing is worth keeping.
-        features.encoders.speech.cache = false;
+        // Embedded once, so nothing is worth keeping in memory.
+        if features.encoders.speech.cache == Cache::Memory {
+            features.encoders.speech.cache = Cache::None;
+        }
         let mut set = EvalSet::new(&split, encoders, &features, crew)?;
         let embeddings = set.embed(&model)?;
         let result = set.rank(&embeddings)?;

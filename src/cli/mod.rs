@@ -1,5 +1,6 @@
 //! The command line: `cmd train`, `cmd eval`, `cmd data`. `cmd-train` and `cmd-eval` are the same program.
 
+mod cache;
 mod data;
 mod device;
 pub mod error;
@@ -47,6 +48,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 loss not finite
 enum Command {
     Train(train::Args),
     Eval(eval::Args),
+    Cache(cache::Args),
     #[command(subcommand)]
     Data(data::Command),
     /// Prints completions for a shell, to be sourced by it.
@@ -90,7 +92,7 @@ fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
             return Ok(0);
         }
     };
-    let is_other = matches!(&cli.command, Command::Train(_))
+    let is_other = matches!(&cli.command, Command::Train(_) | Command::Cache(_))
         && Rank::from_environment().is_ok_and(|rank| rank.is_some_and(|rank| rank.rank > 0));
     start_logging(match (cli.quiet || is_other, cli.verbose) {
         (true, _) => "error",
@@ -101,6 +103,7 @@ fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
     match cli.command {
         Command::Train(args) => train::run(&args).map(|()| 0),
         Command::Eval(args) => eval::run(&args).map(|()| 0),
+        Command::Cache(args) => cache::run(&args).map(|()| 0),
         Command::Data(command) => data::run(&command),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -94,8 +94,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     }
     let starting = signals.nothing_to_lose()?;
     let rank = rank?;
-    let local = rank.as_ref().map_or(Local::ALONE, |rank| Local { rank: rank.local_rank, size: rank.local_size });
-    let device = device(&args.device, local)?;
+    let device = device(&args.device, Local::of(rank.as_ref()))?;
     let world = World::join(rank, device, timeout)?;
     let config = match config {
         _ if args.resume.is_some() => sent_config(config, &overrides, &world)?,

@@ -1,7 +1,7 @@
 //! Whole splits, read ahead in groups whose composition depends on the data alone.
 
 use super::prefetch::Next;
-use super::{DataConfig, DataError, OnError, Prefetch, Split};
+use super::{Audio, DataConfig, DataError, Given, Groups, OnError, Picture, Prefetch, Split};
 use crate::telemetry::{Progress, warn_once};
 
 /// How a whole split is read.
@@ -21,7 +21,7 @@ impl GroupReader<'_> {
     ///
     /// # Errors
     /// When a file cannot be read and that counts as a failure, or when `agree` or `visit` fails.
-    pub fn for_each<T: Send + 'static, E: From<DataError>>(
+    pub fn for_each<T: Weight + Send + 'static, E: From<DataError>>(
         &self,
         (what, unit): (&str, &'static str),
         groups: Vec<Vec<usize>>,
@@ -32,11 +32,8 @@ impl GroupReader<'_> {
         let total: usize = groups.iter().map(Vec::len).sum();
         let mut progress = Progress::new(what, unit, 0, total as u64);
         let mut unreadable = Vec::new();
-        let (count, workers, prefetch) = (groups.len() as u64, self.data.workers as usize, self.data.prefetch as usize);
-        let mut results =
-            Prefetch::new(0..count, workers, prefetch, move |group| -> Vec<(usize, Result<T, DataError>)> {
-                groups[group as usize].iter().map(|index| (*index, read(*index))).collect()
-            });
+        let count = groups.len() as u64;
+        let mut results = Prefetch::of(0..count, Reading { groups, read }, self.data.ahead());
         loop {
             let next = results.next_unless(self.is_stopped);
             if matches!(next, Next::End) {
@@ -62,6 +59,77 @@ impl GroupReader<'_> {
         }
         tracing::debug!("{what}: {total} {unit} in {:.1} s", progress.seconds());
         Ok(unreadable)
+    }
+}
+
+/// Memory that something which was read takes.
+pub trait Weight {
+    /// Bytes.
+    fn weight(&self) -> usize;
+}
+
+impl Weight for Audio {
+    fn weight(&self) -> usize {
+        4 * self.samples.len()
+    }
+}
+
+impl Weight for Picture {
+    fn weight(&self) -> usize {
+        self.planes.len()
+    }
+}
+
+impl<T: Weight> Weight for Given<T> {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Read(what) => what.weight(),
+            Self::Known(row) => row.bytes.len(),
+        }
+    }
+}
+
+impl Weight for () {
+    fn weight(&self) -> usize {
+        0
+    }
+}
+
+impl Weight for Option<f64> {
+    fn weight(&self) -> usize {
+        0
+    }
+}
+
+/// Groups that are being read.
+struct Reading<F> {
+    groups: Vec<Vec<usize>>,
+    read: F,
+}
+
+impl<T, F> Groups for Reading<F>
+where
+    T: Weight + Send + 'static,
+    F: Fn(usize) -> Result<T, DataError> + Send + Sync + 'static,
+{
+    type Item = (usize, Result<T, DataError>);
+    type Group = Vec<Self::Item>;
+
+    fn size(&self, group: u64) -> usize {
+        self.groups[group as usize].len()
+    }
+
+    fn read(&self, group: u64, item: usize) -> Self::Item {
+        let index = self.groups[group as usize][item];
+        (index, (self.read)(index))
+    }
+
+    fn bytes(&self, (_, read): &Self::Item) -> usize {
+        read.as_ref().map_or(0, Weight::weight)
+    }
+
+    fn join(&self, _: u64, items: Vec<Self::Item>) -> Self::Group {
+        items
     }
 }
 

@@ -9,6 +9,7 @@ mod copies;
 mod dataset;
 mod groups;
 mod guard;
+mod kept;
 mod kinds;
 mod order;
 mod picture;
@@ -20,15 +21,16 @@ use std::path::PathBuf;
 
 pub use audio::{Audio, Clip, Header, Recording};
 pub use audit::{Audit, BadFile, SplitCounts};
-pub use batch::{Batch, BatchPlan, Replaced, TrainingBatches};
+pub use batch::{Batch, BatchPlan, Given, KnownSpeech, Replaced, Rows, TrainingBatches};
 pub use dataset::{Dataset, Image, Skipped, Split, Utterance};
-pub use groups::GroupReader;
+pub use groups::{GroupReader, Weight};
+pub use kept::{Kept, Nothing, Row};
 pub use kinds::write_manifest;
 pub use order::{Order, Position};
 pub use picture::{Picture, PictureForm};
-pub use prefetch::{Next, Prefetch, has_stuck_reader};
+pub use prefetch::{Ahead, Groups, Next, Prefetch, has_stuck_reader};
 pub use section::{AudioConfig, DataConfig, DataKind, OnError};
-pub use tensors::{AudioForm, Pixels, Waveforms};
+pub use tensors::{AudioForm, Pixels, Waveforms, stack_images, stack_speech};
 
 /// A data set, or a file of one, cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]

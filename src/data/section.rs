@@ -1,9 +1,10 @@
 //! `[data]` and `[audio]`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::Ahead;
 use crate::{Range, between, section};
 
 /// Form of a data set.
@@ -49,10 +50,42 @@ section! {
         Free, Range::Share => max_unreadable: f64 = 0.01;
         /// Larger images, in millions of pixels, are refused.
         Inexact, between(1, 1000) => max_megapixels: i64 = 50;
-        /// Threads that read and decode; 0: one a core.
+        /// Threads that read and decode; 0: this process's share of the cores.
         Here, between(0, 1024) => workers: i64 = 0;
         /// Batches that are read ahead.
         Here, between(1, 1024) => prefetch: i64 = 8;
+        /// Memory of what is read ahead, in MB: reading waits when it is full.
+        Here, between(1, 1 << 20) => prefetch_megabytes: i64 = 2048;
+        /// Folder of the features that are kept on disk; by default cmd-features beside the data set, or in the user's cache folder where that
+        /// cannot be written.
+        Here, Range::Path("\"cmd-features\"") => cache_dir: Option<PathBuf> = None;
+    }
+}
+
+impl DataConfig {
+    /// How far threads read ahead.
+    #[must_use]
+    pub fn ahead(&self) -> Ahead {
+        Ahead {
+            threads: self.workers as usize,
+            groups: self.prefetch as usize,
+            bytes: self.prefetch_megabytes as usize * 1_000_000,
+        }
+    }
+
+    /// Makes of `workers` = 0 the share of one of `processes` on this machine.
+    pub fn share_cores(&mut self, processes: usize) {
+        if self.workers == 0 {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            self.workers = (cores / processes.max(1)).max(1) as i64;
+        }
+    }
+
+    /// The folder that paths start from.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        let manifest = self.path.as_deref().and_then(Path::parent);
+        self.root.as_deref().or(manifest).unwrap_or(Path::new("."))
     }
 }
 

@@ -9,10 +9,10 @@ mod torchscript;
 
 use std::path::PathBuf;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 pub use pair::Encoders;
-pub use section::{EncodersConfig, ImageEncoderConfig, SpeechEncoderConfig};
+pub use section::{Cache, EncodersConfig, ImageEncoderConfig, SpeechEncoderConfig};
 pub use spec::{ImageSpec, SpeechSpec};
 pub use torchscript::TorchScript;
 
@@ -30,6 +30,9 @@ pub trait FrozenEncoder {
 
     /// BLAKE3 of the encoder's file.
     fn fingerprint(&self) -> &str;
+
+    /// The kind of its features.
+    fn kind(&self) -> Kind;
 
     /// The error of a forward that failed for the reason `why`.
     fn failed(&self, why: String) -> EncoderError;

@@ -1,6 +1,6 @@
 //! Both frozen encoders of a run, run in chunks that bound memory.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::{
     EncoderError, EncodersConfig, FrozenEncoder, ImageSpec, ImageStates, SpeechSpec, SpeechStates, TorchScript,
@@ -55,41 +55,33 @@ impl Encoders {
         self.device
     }
 
-    /// Hidden states [L, B, T, D] of a batch.
+    /// Hidden states of utterances, the longest first, in chunks of at most `encoders.speech.batch_size` rows and `most_samples` samples
+    /// with the padding; `lengths` are those of `input`, on the host.
     ///
     /// # Errors
     /// When a forward fails.
-    pub fn encode_speech(&self, input: &Waveforms) -> Result<SpeechStates, EncoderError> {
-        catch_libtorch(|| self.speech_in_chunks(input)).unwrap_or_else(|error| Err(self.speech.failed(error.why)))
+    pub fn encode_speech(
+        &self,
+        input: &Waveforms,
+        lengths: &[i64],
+        most_samples: i64,
+    ) -> Result<Vec<SpeechStates>, EncoderError> {
+        let encoded = catch_libtorch(|| {
+            let chunks = chunks_by_length(lengths, self.speech_rows, most_samples);
+            let forward = |(start, count): (i64, i64)| {
+                let samples = input.samples.narrow(0, start, count).narrow(1, 0, lengths[start as usize]);
+                self.speech.forward(&Waveforms {
+                    samples: samples.contiguous(),
+                    lengths: input.lengths.narrow(0, start, count),
+                })
+            };
+            chunks.into_iter().map(forward).collect()
+        });
+        encoded.unwrap_or_else(|error| Err(self.speech.failed(error.why)))
     }
 
-    fn speech_in_chunks(&self, input: &Waveforms) -> Result<SpeechStates, EncoderError> {
-        let rows = input.samples.size()[0];
-        if rows <= self.speech_rows {
-            return self.speech.forward(input);
-        }
-        // Utterances of like length share a chunk, so that little is padding.
-        let order = input.lengths.argsort_stable(true, 0, false);
-        let mut chunks = Vec::new();
-        for (start, count) in chunks_of(rows, self.speech_rows) {
-            let chosen = order.narrow(0, start, count);
-            let lengths = input.lengths.index_select(0, &chosen);
-            let longest = lengths.max().int64_value(&[]);
-            let samples = input.samples.index_select(0, &chosen).narrow(1, 0, longest);
-            chunks.push(self.speech.forward(&Waveforms { samples, lengths })?);
-        }
-        let longest = chunks.iter().map(|chunk| chunk.hidden.size()[2]).max().unwrap_or(0);
-        let hidden: Vec<Tensor> = chunks
-            .iter()
-            .map(|chunk| chunk.hidden.constant_pad_nd([0, 0, 0, longest - chunk.hidden.size()[2]]))
-            .collect();
-        let frames: Vec<&Tensor> = chunks.iter().map(|chunk| &chunk.frames).collect();
-        let place = order.argsort(0, false).to_device(self.device);
-        let hidden = Tensor::cat(&hidden, 1).index_select(1, &place);
-        Ok(SpeechStates { hidden, frames: Tensor::cat(&frames, 0).index_select(0, &place) })
-    }
-
-    /// CLS and patches of a batch.
+    /// CLS and patches of a batch. A row's features do not depend on the others, to the bit on the CPU: so those that are kept equal
+    /// those that are made anew.
     ///
     /// # Errors
     /// When a forward fails.
@@ -99,16 +91,35 @@ impl Encoders {
 
     fn images_in_chunks(&self, input: &Pixels) -> Result<ImageStates, EncoderError> {
         let rows = input.0.size()[0];
-        if rows <= self.image_rows {
-            return self.image.forward(input);
+        let forward = |(start, count): (i64, i64)| {
+            let chunk = input.0.narrow(0, start, count);
+            if count > 1 {
+                return self.image.forward(&Pixels(chunk));
+            }
+            // Matrices of one row go through other kernels, which add in another order.
+            let ImageStates { cls, patches } = self.image.forward(&Pixels(chunk.expand([2, -1, -1, -1], false)))?;
+            Ok(ImageStates { cls: cls.narrow(0, 0, 1), patches: patches.narrow(0, 0, 1) })
+        };
+        let chunks: Vec<ImageStates> =
+            chunks_of(rows, self.image_rows).map(forward).collect::<Result<_, EncoderError>>()?;
+        if let [_] = chunks[..] {
+            return Ok(chunks.into_iter().next().unwrap_or_else(|| unreachable!("one chunk")));
         }
-        let chunks: Vec<ImageStates> = chunks_of(rows, self.image_rows)
-            .map(|(start, count)| self.image.forward(&Pixels(input.0.narrow(0, start, count))))
-            .collect::<Result<_, _>>()?;
         let cls: Vec<&Tensor> = chunks.iter().map(|chunk| &chunk.cls).collect();
         let patches: Vec<&Tensor> = chunks.iter().map(|chunk| &chunk.patches).collect();
         Ok(ImageStates { cls: Tensor::cat(&cls, 0), patches: Tensor::cat(&patches, 0) })
     }
+}
+
+/// Rows of `lengths`, which fall, in chunks: the first row of each and how many there are.
+fn chunks_by_length(lengths: &[i64], most_rows: i64, most_samples: i64) -> Vec<(i64, i64)> {
+    let (mut chunks, mut start) = (Vec::new(), 0);
+    while let Some(longest) = lengths.get(start as usize) {
+        let count = most_rows.min(most_samples / longest.max(&1)).clamp(1, lengths.len() as i64 - start);
+        chunks.push((start, count));
+        start += count;
+    }
+    chunks
 }
 
 fn chunks_of(rows: i64, size: i64) -> impl Iterator<Item = (i64, i64)> {
@@ -121,17 +132,16 @@ impl SpeechStates {
         let frames = self.frames.int64_value(&[row]);
         self.hidden.select(1, row).narrow(1, 0, frames)
     }
+}
 
-    /// A batch of single rows [L, t, D], zero-padded to the longest.
-    #[must_use]
-    pub fn pad(rows: &[&Tensor], device: Device) -> Self {
-        let frames: Vec<i64> = rows.iter().map(|row| row.size()[1]).collect();
-        let longest = frames.iter().copied().max().unwrap_or(0);
-        let (layers, width) = rows.first().map_or((0, 0), |row| (row.size()[0], row.size()[2]));
-        let hidden = Tensor::zeros([layers, rows.len() as i64, longest, width], (Kind::Float, Device::Cpu));
-        for (index, row) in rows.iter().enumerate() {
-            hidden.select(1, index as i64).narrow(1, 0, row.size()[1]).copy_(row);
-        }
-        Self { hidden: hidden.to_device(device), frames: Tensor::from_slice(&frames).to_device(device) }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_utterance_makes_a_chunk_small() {
+        assert_eq!(chunks_by_length(&[900, 100, 90, 80, 70, 60], 3, 1000), [(0, 1), (1, 3), (4, 2)]);
+        assert_eq!(chunks_by_length(&[9000], 3, 1000), [(0, 1)]);
+        assert!(chunks_by_length(&[], 3, 1000).is_empty());
     }
 }

@@ -6,6 +6,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Range, between, section};
 
+/// Where frozen features are kept once they are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cache {
+    /// Nowhere.
+    #[default]
+    None,
+    /// In the memory of each process, as long as it runs.
+    Memory,
+    /// In files.
+    Disk,
+}
+
+impl<'de> Deserialize<'de> for Cache {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            /// As version 0.1 had it.
+            Flag(bool),
+            Name(String),
+        }
+        match Written::deserialize(deserializer) {
+            Ok(Written::Flag(false)) => Ok(Self::None),
+            Ok(Written::Flag(true)) => Ok(Self::Memory),
+            Ok(Written::Name(name)) if name == "none" => Ok(Self::None),
+            Ok(Written::Name(name)) if name == "memory" => Ok(Self::Memory),
+            Ok(Written::Name(name)) if name == "disk" => Ok(Self::Disk),
+            _ => Err(serde::de::Error::custom("must be \"none\", \"memory\" or \"disk\"")),
+        }
+    }
+}
+
 /// `[encoders]`: the two frozen encoders.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -23,8 +56,8 @@ section! {
         Here, Range::Path("\"hubert.pt\"") => path: Option<PathBuf> = None;
         /// Utterances in one forward of the frozen encoder; bounds memory, changes results by rounding alone.
         Inexact, between(1, 1 << 16) => batch_size: i64 = 32;
-        /// Keep the hidden states of training and development data in memory, computed once: for small sets of short utterances.
-        Inexact, Range::Any => cache: bool = false;
+        /// Keep the hidden states of all layers, computed once: "none", "memory" or "disk"; for small sets of short utterances.
+        Inexact, Range::Any => cache: Cache = Cache::None;
     }
 }
 
@@ -35,7 +68,7 @@ section! {
         Here, Range::Path("\"clip.pt\"") => path: Option<PathBuf> = None;
         /// Images in one forward of the frozen encoder; bounds memory, changes results by rounding alone.
         Inexact, between(1, 1 << 16) => batch_size: i64 = 32;
-        /// Keep the image features of the training data in memory, computed once.
-        Inexact, Range::Any => cache: bool = false;
+        /// Keep the image features, computed once: "none", "memory" (of the training data, in each process) or "disk".
+        Inexact, Range::Any => cache: Cache = Cache::None;
     }
 }

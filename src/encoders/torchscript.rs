@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tch::{CModule, Device, IValue, Tensor};
+use tch::{CModule, Device, IValue, Kind, Tensor};
 
 use super::spec::FORMAT;
 use super::{EncoderError, FrozenEncoder, ImageSpec, ImageStates, SpeechSpec, SpeechStates, check};
@@ -19,6 +19,8 @@ pub struct TorchScript<Spec> {
     device: Device,
     fingerprint: String,
     spec: Spec,
+    /// Of its features.
+    kind: Kind,
     modality: &'static str,
 }
 
@@ -28,7 +30,7 @@ impl TorchScript<SpeechSpec> {
     /// # Errors
     /// When the file cannot be read, is no TorchScript or breaks the contract.
     pub fn speech(path: &Path, device: Device) -> Result<Self, EncoderError> {
-        let encoder = Self::load(path, device, "speech")?;
+        let mut encoder = Self::load(path, device, "speech")?;
         let SpeechSpec { layers, width, sample_rate, min_samples, hop, .. } = encoder.spec;
         encoder.positive(&[layers, width, sample_rate, min_samples, hop])?;
         let input = check::waveforms(&encoder.spec);
@@ -37,6 +39,7 @@ impl TorchScript<SpeechSpec> {
         check::speech_states(&encoder.spec, &first).map_err(|why| encoder.broken(why))?;
         let second = encoder.run(&input).map_err(|why| encoder.broken(why))?;
         check::repeats("hidden states", &first.hidden, &second.hidden).map_err(|why| encoder.broken(why))?;
+        encoder.kind = first.hidden.kind();
         Ok(encoder)
     }
 
@@ -59,6 +62,10 @@ impl FrozenEncoder for TorchScript<SpeechSpec> {
         &self.fingerprint
     }
 
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
     fn failed(&self, why: String) -> EncoderError {
         self.forward_error(why)
     }
@@ -74,7 +81,7 @@ impl TorchScript<ImageSpec> {
     /// # Errors
     /// When the file cannot be read, is no TorchScript or breaks the contract.
     pub fn image(path: &Path, device: Device) -> Result<Self, EncoderError> {
-        let encoder = Self::load(path, device, "image")?;
+        let mut encoder = Self::load(path, device, "image")?;
         let ImageSpec { size, grid: [rows, columns], width, .. } = encoder.spec;
         encoder.positive(&[size, rows, columns, width])?;
         let input = check::pixels(&encoder.spec);
@@ -82,6 +89,7 @@ impl TorchScript<ImageSpec> {
         check::image_states(&encoder.spec, &first).map_err(|why| encoder.broken(why))?;
         let second = encoder.run(&input).map_err(|why| encoder.broken(why))?;
         check::repeats("features", &first.patches, &second.patches).map_err(|why| encoder.broken(why))?;
+        encoder.kind = first.patches.kind();
         Ok(encoder)
     }
 
@@ -102,6 +110,10 @@ impl FrozenEncoder for TorchScript<ImageSpec> {
 
     fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    fn kind(&self) -> Kind {
+        self.kind
     }
 
     fn failed(&self, why: String) -> EncoderError {
@@ -141,12 +153,12 @@ impl<Spec: DeserializeOwned> TorchScript<Spec> {
         };
 
         #[derive(Deserialize)]
-        struct Kind {
+        struct Contract {
             format: i64,
             modality: String,
         }
         let spec_error = |error: serde_json::Error| contract(format!("its spec() is not as it should be: {error}"));
-        let kind: Kind = serde_json::from_str(&text).map_err(spec_error)?;
+        let kind: Contract = serde_json::from_str(&text).map_err(spec_error)?;
         if kind.modality != modality {
             return Err(EncoderError::Swapped { path: path.to_owned(), key, found: kind.modality, expected: modality });
         }
@@ -154,7 +166,7 @@ impl<Spec: DeserializeOwned> TorchScript<Spec> {
             return Err(contract(format!("it is of format {}; this program reads format {FORMAT}", kind.format)));
         }
         let spec = serde_json::from_str(&text).map_err(spec_error)?;
-        Ok(Self { module, path: path.to_owned(), device, fingerprint, spec, modality })
+        Ok(Self { module, path: path.to_owned(), device, fingerprint, spec, kind: Kind::Float, modality })
     }
 
     /// Calls `forward`, which must return two tensors.

@@ -60,7 +60,7 @@ impl<'a> EvalSet<'a> {
         config: &FeatureConfig,
         crew: Crew<'a>,
     ) -> Result<Self, EvalError> {
-        let features = FeatureSource::new(encoders, split, config, Use::Evaluation, crew);
+        let features = FeatureSource::new(encoders, split, config, Use::Evaluation, crew)?;
         let (mut parts, mut gallery) = (Vec::new(), Vec::new());
         let unreadable = features.for_each_images(|images, states| {
             parts.push(catch_libtorch(|| CmdModel::image_embedding(&states.cls).to_device(Device::Cpu))?);
@@ -97,7 +97,7 @@ impl<'a> EvalSet<'a> {
         let (mut parts, mut utterances) = (Vec::new(), Vec::new());
         let unreadable = self.features.for_each_speech(|indices, states| {
             parts.push(catch_libtorch(|| {
-                tch::no_grad(|| model.speech().forward(&states.hidden, &states.frames, None)).to_device(Device::Cpu)
+                tch::no_grad(|| model.speech().forward(&states.hidden, &states.frames)).to_device(Device::Cpu)
             })?);
             utterances.extend_from_slice(indices);
             Ok::<(), EvalError>(())

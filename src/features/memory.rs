@@ -1,68 +1,64 @@
-//! Hidden states kept for a whole run.
+//! Features kept in the memory of a process.
 
-use tch::{Device, Kind, Tensor};
+use std::ops::Range;
+use std::sync::{PoisonError, RwLock};
 
-use crate::encoders::SpeechStates;
+use tch::Kind;
 
-/// Hidden states by utterance, on the CPU.
+use crate::data::Row;
+
+/// Bytes of a block. Allocators map a block of this size on its own, so that rows which stay do not lie between the large temporaries of
+/// the forwards: rows that were allocated one by one held five times their own size.
+const BLOCK: usize = 64 << 20;
+
+/// Rows by their number.
 #[derive(Debug)]
-pub(super) struct SpeechMemory {
-    /// [L, t, D] each, without padding.
-    rows: Vec<Option<Tensor>>,
-    blocks: KeptRows,
+pub(super) struct Memory(RwLock<Kept>);
+
+#[derive(Debug)]
+struct Kept {
+    places: Vec<Option<Place>>,
+    blocks: Vec<Vec<u8>>,
 }
 
-impl SpeechMemory {
-    /// Room for `count` utterances.
+#[derive(Clone, Debug)]
+struct Place {
+    block: usize,
+    bytes: Range<usize>,
+    kind: Kind,
+    shape: Vec<i64>,
+}
+
+impl Memory {
+    /// Room for `count` rows.
     pub(super) fn new(count: usize) -> Self {
-        Self { rows: (0..count).map(|_| None).collect(), blocks: KeptRows::default() }
+        Self(RwLock::new(Kept { places: vec![None; count], blocks: Vec::new() }))
     }
 
-    /// Whether the states of utterance `index` are known.
+    /// Whether row `index` is known.
     pub(super) fn has(&self, index: usize) -> bool {
-        self.rows[index].is_some()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).places[index].is_some()
     }
 
-    /// Keeps the rows of `states`, which are those of the utterances `indices`.
-    pub(super) fn keep(&mut self, indices: &[usize], states: &SpeechStates) {
-        for (row, index) in indices.iter().enumerate() {
-            self.rows[*index] = Some(self.blocks.keep(&states.row(row as i64)));
+    /// Row `index`, if it is known.
+    pub(super) fn get(&self, index: usize) -> Option<Row> {
+        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let Place { block, bytes, kind, shape } = kept.places[index].clone()?;
+        Some(Row { bytes: kept.blocks[block][bytes].to_vec(), kind, shape })
+    }
+
+    /// Keeps row `index`.
+    pub(super) fn put(&self, index: usize, row: &Row) {
+        let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let has_room = kept.blocks.last().is_some_and(|block| block.len() + row.bytes.len() <= block.capacity());
+        if !has_room {
+            kept.blocks.push(Vec::with_capacity(row.bytes.len().max(BLOCK)));
         }
-    }
-
-    /// The states of the utterances `indices`, those of them that are known, padded to the longest.
-    pub(super) fn batch(&self, indices: &[usize], device: Device) -> SpeechStates {
-        let rows: Vec<&Tensor> = indices.iter().filter_map(|index| self.rows[*index].as_ref()).collect();
-        SpeechStates::pad(&rows, device)
-    }
-}
-
-/// Values in one block. Allocators map a block of this size (64 MiB) on its own, so that rows which stay do not lie between the
-/// large temporaries of the forwards: rows that were allocated one by one held five times their own size.
-const BLOCK: i64 = 16 << 20;
-
-/// Rows of any length, f32 on the CPU, in large blocks.
-#[derive(Debug, Default)]
-struct KeptRows {
-    block: Option<Tensor>,
-    used: i64,
-}
-
-impl KeptRows {
-    /// A copy of `row` that stays.
-    fn keep(&mut self, row: &Tensor) -> Tensor {
-        let count = row.numel() as i64;
-        let block = match self.block.take() {
-            Some(block) if self.used + count <= block.size()[0] => self.block.insert(block),
-            _ => {
-                self.used = 0;
-                self.block.insert(Tensor::empty([count.max(BLOCK)], (Kind::Float, Device::Cpu)))
-            }
-        };
-        let mut kept = block.narrow(0, self.used, count).view(row.size().as_slice());
-        kept.copy_(row);
-        self.used += count;
-        kept
+        let block = kept.blocks.len() - 1;
+        let start = kept.blocks[block].len();
+        kept.blocks[block].extend_from_slice(&row.bytes);
+        let bytes = start..start + row.bytes.len();
+        kept.places[index] = Some(Place { block, bytes, kind: row.kind, shape: row.shape.clone() });
     }
 }
 
@@ -72,10 +68,14 @@ mod tests {
 
     #[test]
     fn rows_of_any_length_stay_as_they_were() {
-        let rows: Vec<Tensor> =
-            [3, 7, BLOCK - 8, 5, BLOCK + 1, 2].map(|n| Tensor::arange(n, (Kind::Float, Device::Cpu))).into();
-        let mut store = KeptRows::default();
-        let kept: Vec<Tensor> = rows.iter().map(|row| store.keep(row)).collect();
-        assert!(kept.iter().zip(&rows).all(|(kept, row)| kept == row));
+        let rows: Vec<Row> = [3, 7, BLOCK - 8, 5, BLOCK + 1, 2]
+            .iter()
+            .zip(1..)
+            .map(|(length, value)| Row { bytes: vec![value; *length], kind: Kind::Uint8, shape: vec![*length as i64] })
+            .collect();
+        let memory = Memory::new(rows.len() + 1);
+        rows.iter().enumerate().for_each(|(index, row)| memory.put(index, row));
+        assert!(rows.iter().enumerate().all(|(index, row)| memory.get(index).as_ref() == Some(row)));
+        assert!(memory.get(rows.len()).is_none() && !memory.has(rows.len()));
     }
 }

@@ -1,13 +1,24 @@
-//! Frozen features of a split, by one door ([`FeatureSource`]): made by the encoders when they are asked for, or kept in memory.
+//! Frozen features of a split, by one door ([`FeatureSource`]): made by the encoders when they are asked for, kept in memory or on disk.
 //!
-//! What is kept is computed in groups that do not depend on the course of a run, so a resumed run has the same features to the bit.
+//! An image's features do not depend on the others of its batch. Hidden states do, by rounding, through the padding: those that are kept are
+//! computed in groups that depend on the data alone, so a resumed run has the same features to the bit.
 
+mod kept;
 mod memory;
+mod room;
+mod sent;
 mod source;
+mod store;
+mod whole;
 
 use std::path::PathBuf;
 
+pub use kept::cache_folder;
+pub use room::{hidden_bytes, image_bytes};
+pub use sent::to_device;
 pub use source::{FeatureSource, Use};
+pub use store::StoreError;
+pub use whole::OnDisk;
 
 use crate::data::{AudioConfig, DataConfig, DataError};
 use crate::distributed::DistributedError;
@@ -37,13 +48,31 @@ pub enum FeatureError {
     /// A signal came to one of the processes, or one of them is gone.
     #[error(transparent)]
     Distributed(#[from] DistributedError),
+    /// The folder of features that are kept on disk cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no room for them.
+    #[error(
+        "{}: {what} take some {needed:.1} GB and {free:.1} GB are free; name another folder with data.cache_dir, or set encoders.*.cache = \
+         \"none\"", path.display()
+    )]
+    NoRoom {
+        /// The folder.
+        path: PathBuf,
+        /// Which.
+        what: String,
+        /// What they take, in GB.
+        needed: f64,
+        /// What is free, in GB.
+        free: f64,
+    },
     /// libtorch could not move or keep features.
-    #[error("frozen features: {0}; if memory ran out, set encoders.speech.cache or encoders.image.cache to false")]
+    #[error("frozen features: {0}; if memory ran out, set encoders.speech.cache or encoders.image.cache to \"none\"")]
     Libtorch(#[from] LibtorchError),
     /// An utterance of which training uses random windows cannot be kept.
     #[error(
-        "{}: {seconds:.1} s is longer than audio.max_seconds = {limit}, and random windows of it cannot be kept in memory; raise \
-         audio.max_seconds or set encoders.speech.cache = false", path.display()
+        "{}: {seconds:.1} s is longer than audio.max_seconds = {limit}, and random windows of it cannot be kept; raise \
+         audio.max_seconds or set encoders.speech.cache = \"none\"", path.display()
     )]
     TooLong {
         /// The utterance.

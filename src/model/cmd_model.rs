@@ -68,19 +68,28 @@ pub struct LossOptions {
     pub same_image: SameImage,
 }
 
-/// Frozen features of a batch.
+/// Frozen features of a batch of b rows.
 #[derive(Debug)]
 pub struct Encoded {
-    /// [L, B, T, D]: hidden states of the speech encoder.
-    pub hidden: Tensor,
-    /// `[B]`: valid frames.
-    pub frames: Tensor,
-    /// [B, E]: the image encoder's CLS output, not normalised.
+    /// Hidden states, in chunks.
+    pub speech: Vec<SpeechChunk>,
+    /// i64 `[b]`: where each row stands in the chunks, one behind the other.
+    pub speech_place: Tensor,
+    /// [b, E]: the image encoder's CLS output, not normalised.
     pub image_cls: Tensor,
-    /// [B, N, E]: its patches.
+    /// [b, N, E]: its patches.
     pub patches: Tensor,
-    /// `[B]`: rows with equal numbers show the same image.
-    pub image_ids: Vec<i64>,
+}
+
+/// Hidden states of c rows of a batch.
+#[derive(Debug)]
+pub struct SpeechChunk {
+    /// [L, c, T, D]: hidden states of the speech encoder.
+    pub hidden: Tensor,
+    /// i64 `[c]`: valid frames.
+    pub frames: Tensor,
+    /// i64 `[c]`: their rows in the batch.
+    pub rows: Tensor,
 }
 
 /// What the losses of a batch are computed from.
@@ -92,8 +101,8 @@ pub struct Embedded {
     pub image_cls: Tensor,
     /// [B, N, E]: its patches.
     pub patches: Tensor,
-    /// `[B]`: rows with equal numbers show the same image.
-    pub image_ids: Vec<i64>,
+    /// i64 `[B]`: rows with equal numbers show the same image.
+    pub image_ids: Tensor,
 }
 
 /// Losses of a batch, scalars but for `cmd`'s diagnostics.
@@ -205,7 +214,7 @@ impl CmdModel {
     pub fn losses(&self, embedded: &Embedded, noise: Option<&PatchNoise>, options: LossOptions) -> Losses {
         let inverse_tau = self.inverse_tau();
         let speech_cls = embedded.speech_cls.shallow_clone();
-        let targets = Targets::new(&embedded.image_ids, options.same_image, speech_cls.device());
+        let targets = Targets::new(&embedded.image_ids, options.same_image);
         let image_cls = Self::image_embedding(&embedded.image_cls);
         let sic = targets.loss(&(speech_cls.matmul(&image_cls.tr()) * &inverse_tau));
 

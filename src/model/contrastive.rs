@@ -2,7 +2,7 @@
 //! ground-truth probability 1/n (Section 3.1).
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// What other rows with the same image are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,13 +25,11 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Targets of rows that show the images `image_ids`.
+    /// Targets of rows that show the images `image_ids`, i64 `[B]`.
     #[must_use]
-    pub fn new(image_ids: &[i64], same_image: SameImage, device: Device) -> Self {
-        let rows = image_ids.len() as i64;
-        let ids = Tensor::from_slice(image_ids).to_device(device);
-        let same = ids.unsqueeze(1).eq_tensor(&ids.unsqueeze(0));
-        let own = Tensor::eye(rows, (Kind::Float, device));
+    pub fn new(image_ids: &Tensor, same_image: SameImage) -> Self {
+        let same = image_ids.unsqueeze(1).eq_tensor(&image_ids.unsqueeze(0));
+        let own = Tensor::eye(image_ids.size()[0], (Kind::Float, image_ids.device()));
         match same_image {
             SameImage::Positives => {
                 let same = same.to_kind(Kind::Float);

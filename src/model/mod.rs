@@ -23,10 +23,10 @@ mod noise;
 mod parameters;
 mod speech_head;
 
-pub use cmd_model::{CmdModel, Embedded, Encoded, LossOptions, Losses, ModelConfig, Pairing};
+pub use cmd_model::{CmdModel, Embedded, Encoded, LossOptions, Losses, ModelConfig, Pairing, SpeechChunk};
 pub use contrastive::SameImage;
 pub use fusion::{FusionEncoder, QueryNorm};
 pub use libtorch::{LibtorchError, catch_libtorch};
 pub use noise::{DonorPosition, PatchNoise};
 pub use parameters::{Initial, ParameterSpec, Parameters};
-pub use speech_head::{Dropout, SpeechHead};
+pub use speech_head::{Dropout, DropoutMask, SpeechHead};

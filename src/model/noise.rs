@@ -2,7 +2,7 @@
 //! batch. F^I* = [`PatchNoise::apply`] (F^I).
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::draw::{Draw, Purpose};
 
@@ -25,9 +25,9 @@ pub struct PatchNoise {
 }
 
 impl PatchNoise {
-    /// Draws the noise of a global batch: round(`ratio` · N) places an image without replacement, each with a patch of a row
-    /// with another image id. None when all ids are equal: there is no other image to take patches from. A function of its arguments
-    /// alone, so every process draws the same.
+    /// Draws the noise of a global batch, for each of its B · N places the patch among all that stands there: round(`ratio` · N) places
+    /// an image without replacement, each with a patch of a row with another image id. None when all ids are equal: there is no other
+    /// image to take patches from. A function of its arguments alone, so every process draws the same.
     #[must_use]
     pub fn draw(
         image_ids: &[i64],
@@ -36,7 +36,7 @@ impl PatchNoise {
         position: DonorPosition,
         seed: u64,
         step: u64,
-    ) -> Option<Self> {
+    ) -> Option<Vec<i64>> {
         if image_ids.iter().all(|id| *id == image_ids[0]) {
             return None;
         }
@@ -58,7 +58,13 @@ impl PatchNoise {
                 source[row * patches + place as usize] = (donor * patches + patch) as i64;
             }
         }
-        Some(Self { source: Tensor::from_slice(&source) })
+        Some(source)
+    }
+
+    /// The noise of what [`Self::draw`] drew, i64 [B · N] on the features' device.
+    #[must_use]
+    pub fn new(source: Tensor) -> Self {
+        Self { source }
     }
 
     /// The noise that replaces patch (b, n), where `mask` [B, N] is not 0, by patch (`donor_image`, `donor_patch`) [B, N].
@@ -75,27 +81,16 @@ impl PatchNoise {
         let width = patches.size()[2];
         patches.reshape([-1, width]).index_select(0, &self.source).view_as(patches)
     }
-
-    /// The same noise on `device`.
-    #[must_use]
-    pub fn to_device(&self, device: Device) -> Self {
-        Self { source: self.source.to_device(device) }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sources(noise: &PatchNoise) -> Vec<i64> {
-        Vec::try_from(&noise.source).unwrap_or_default()
-    }
-
     #[test]
     fn replaces_77_of_256_patches_by_those_of_other_images() {
         let ids = [4, 9, 4, 2, 9, 1];
-        let noise = PatchNoise::draw(&ids, 256, 0.3, DonorPosition::Random, 1, 2);
-        let sources = sources(&noise.expect("several images"));
+        let sources = PatchNoise::draw(&ids, 256, 0.3, DonorPosition::Random, 1, 2).expect("several images");
         for (row, id) in ids.iter().enumerate() {
             let foreign: Vec<usize> = (0..256)
                 .filter(|place| sources[row * 256 + place] != (row * 256 + place) as i64)
@@ -108,16 +103,14 @@ mod tests {
 
     #[test]
     fn same_position_keeps_the_place_of_the_patch() {
-        let noise = PatchNoise::draw(&[1, 2], 49, 1.0, DonorPosition::Same, 1, 2);
-        let sources = sources(&noise.expect("two images"));
+        let sources = PatchNoise::draw(&[1, 2], 49, 1.0, DonorPosition::Same, 1, 2).expect("two images");
         let swapped: Vec<i64> = (49..98).chain(0..49).collect();
         assert_eq!(sources, swapped);
     }
 
     #[test]
     fn steps_differ_and_repeat() {
-        let draw =
-            |step| sources(&PatchNoise::draw(&[1, 2, 3], 49, 0.3, DonorPosition::Random, 1, step).expect("images"));
+        let draw = |step| PatchNoise::draw(&[1, 2, 3], 49, 0.3, DonorPosition::Random, 1, step).expect("images");
         assert_eq!(draw(5), draw(5));
         assert_ne!(draw(5), draw(6));
     }

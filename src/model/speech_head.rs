@@ -1,12 +1,12 @@
 //! The trained part of the speech encoder Psi (Section 2.2 and 3.1): a learned sum of HuBERT's hidden states, a CLS token, one
 //! post-norm transformer layer, a final LayerNorm and the projection to the shared width.
 //!
-//! Only the CLS output is used for retrieval and for both losses, so [`SpeechHead::forward`] computes that row alone. Its
+//! Only the CLS output is used for retrieval and for both losses, so [`SpeechHead::embed`] computes that row alone. Its
 //! query comes from the CLS token, which is the same for every utterance, so keys and values need no projection of every
 //! frame: with x the sequence and q the query of a head, q·(W_k x) = (W_kᵀ q)·x and Σ a (W_v x) = W_v (Σ a x). The key bias
 //! adds the same number to every logit and falls out of the softmax.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::layers::{LayerNorm, Linear, l2_normalise, standardise};
 use super::parameters::{Initial, ParameterSpec, Parameters};
@@ -26,6 +26,15 @@ pub struct Dropout {
     pub first_row: u64,
 }
 
+/// Which values of a batch stay, on its device.
+#[derive(Debug)]
+pub struct DropoutMask {
+    /// u8 [b, M]: 1 where a value stays.
+    stays: Tensor,
+    /// Of the values that stay.
+    scale: f64,
+}
+
 /// Masks of 0 and 1/(1 - rate) at the four places of PyTorch's TransformerEncoderLayer, for the CLS row.
 struct Masks {
     /// [B, H, T + 1]
@@ -39,23 +48,36 @@ struct Masks {
 }
 
 impl Dropout {
-    fn masks(&self, batch: i64, length: i64, heads: i64, width: i64, device: Device) -> Masks {
+    /// Draws which values of `rows` rows stay: u8 [rows, M], on the CPU.
+    fn draw(&self, rows: u64, values: usize) -> Tensor {
         let threshold = (self.rate * 2f64.powi(32)) as u32;
-        let scale = (1.0 / (1.0 - self.rate)) as f32;
-        let row = 6 * width + length * heads;
-        let mut values = Vec::with_capacity((batch * row) as usize);
-        for index in 0..batch as u64 {
-            let mut draw = Draw::new(self.seed, Purpose::Dropout, [self.step, self.first_row + index]);
-            values.extend((0..row).map(|_| if draw.bits() < threshold { 0.0 } else { scale }));
+        let mut stays = Vec::with_capacity(rows as usize * values);
+        for row in 0..rows {
+            let mut draw = Draw::new(self.seed, Purpose::Dropout, [self.step, self.first_row + row]);
+            stays.extend((0..values).map(|_| u8::from(draw.bits() >= threshold)));
         }
-        let values = Tensor::from_slice(&values).to_device(device).view([batch, row]);
+        Tensor::from_slice(&stays).view([rows as i64, values as i64])
+    }
+}
+
+impl DropoutMask {
+    /// What [`SpeechHead::draw_dropout`] drew for `dropout`, brought to the batch's device.
+    #[must_use]
+    pub fn new(stays: Tensor, dropout: Dropout) -> Self {
+        Self { stays, scale: f64::from((1.0 / (1.0 - dropout.rate)) as f32) }
+    }
+
+    /// The masks of some rows, i64 `[c]`, of [CLS; frames] of `length`.
+    fn of(&self, rows: &Tensor, length: i64, heads: i64, width: i64) -> Masks {
+        let values = self.stays.index_select(0, rows).narrow(1, 0, 6 * width + length * heads);
+        let values = values.to_kind(Kind::Float) * self.scale;
         let parts = values.split_with_sizes([width, 4 * width, width, length * heads], 1);
         Masks {
             attended: parts[0].shallow_clone(),
             inner: parts[1].shallow_clone(),
             outer: parts[2].shallow_clone(),
             // Frame by frame, so that more padding only adds draws at the end.
-            attention: parts[3].reshape([batch, length, heads]).transpose(1, 2),
+            attention: parts[3].reshape([-1, length, heads]).transpose(1, 2),
         }
     }
 }
@@ -128,14 +150,52 @@ impl SpeechHead {
         }
     }
 
-    /// S_cls, [B, E], L2-normalised.
+    /// Draws the dropout of `rows` rows of at most `frames` frames: which values stay, on the CPU.
+    pub fn draw_dropout(&self, dropout: Dropout, rows: u64, frames: i64) -> Tensor {
+        dropout.draw(rows, (6 * self.cls.size()[0] + (frames + 1) * self.heads) as usize)
+    }
+
+    /// S_cls, [B, E], L2-normalised, without dropout and without a gradient for the weights of the layers.
     ///
     /// `hidden` [L, B, T, D]: the frozen encoder's hidden states; `frames` `[B]`: valid frames of each utterance. What stands
     /// in `hidden` beyond them has no influence as long as it is finite.
-    pub fn forward(&self, hidden: &Tensor, frames: &Tensor, dropout: Option<Dropout>) -> Tensor {
-        let x = self.sequence(hidden);
+    pub fn forward(&self, hidden: &Tensor, frames: &Tensor) -> Tensor {
+        self.embed(&self.layer_sum(hidden), frames, None)
+    }
+
+    /// Σ_l softmax(w)_l LN(hidden_l), [B, T, D], without a gradient, layer by layer: no copy of all layers is made.
+    /// [`Self::add_layer_gradient`] has the gradient of w.
+    pub fn layer_sum(&self, hidden: &Tensor) -> Tensor {
+        tch::no_grad(|| {
+            let weights = self.layer_weights.softmax(0, None);
+            let size = hidden.size();
+            let mut sum = Tensor::zeros(&size[1..], (Kind::Float, hidden.device()));
+            for layer in 0..size[0] {
+                let _ = sum.addcmul_(&self.layer(hidden, layer), &weights.get(layer));
+            }
+            sum
+        })
+    }
+
+    /// Adds the gradient of w, for hidden states whose [`Self::layer_sum`] has the gradient `gradient` [B, T, D].
+    pub fn add_layer_gradient(&self, hidden: &Tensor, gradient: &Tensor) {
+        let products: Vec<Tensor> = tch::no_grad(|| {
+            (0..hidden.size()[0]).map(|layer| (self.layer(hidden, layer) * gradient).sum(Kind::Float)).collect()
+        });
+        (self.layer_weights.softmax(0, None) * Tensor::stack(&products, 0)).sum(Kind::Float).backward();
+    }
+
+    /// One of the hidden states in f32, [B, T, D], normalised if that is asked for.
+    fn layer(&self, hidden: &Tensor, layer: i64) -> Tensor {
+        let state = hidden.select(0, layer).to_kind(Kind::Float);
+        if self.normalize_layers { standardise(&state) } else { state }
+    }
+
+    /// S_cls, [B, E], L2-normalised, of the layers' sum [B, T, D]; with the dropout of these rows, i64 `[B]`, of a batch.
+    pub fn embed(&self, sum: &Tensor, frames: &Tensor, dropout: Option<(&DropoutMask, &Tensor)>) -> Tensor {
+        let x = self.sequence(sum);
         let (batch, length, width) = (x.size()[0], x.size()[1], self.cls.size()[0]);
-        let masks = dropout.map(|dropout| dropout.masks(batch, length, self.heads, width, x.device()));
+        let masks = dropout.map(|(mask, rows)| mask.of(rows, length, self.heads, width));
         let masks = masks.as_ref();
 
         let (head_width, per_head) = (width / self.heads, [self.heads, -1, width]);
@@ -161,7 +221,7 @@ impl SpeechHead {
 
     /// S = {S_cls, s_1, ..., s_T}, [B, T + 1, E], each L2-normalised, without dropout: for those who want the frames too.
     pub fn forward_frames(&self, hidden: &Tensor, frames: &Tensor) -> Tensor {
-        let x = self.sequence(hidden);
+        let x = self.sequence(&self.layer_sum(hidden));
         let (batch, length, width) = (x.size()[0], x.size()[1], self.cls.size()[0]);
         let per_head = |x: &Tensor| x.view([batch, length, self.heads, -1]).transpose(1, 2);
         let projected = self.in_proj.forward(&x);
@@ -176,15 +236,9 @@ impl SpeechHead {
         self.project(&self.norm2.forward(&(x + outer)))
     }
 
-    /// [CLS; Σ_l softmax(w)_l LN(hidden_l)], [B, T + 1, D].
-    fn sequence(&self, hidden: &Tensor) -> Tensor {
-        let hidden = hidden.to_kind(Kind::Float);
-        let states = if self.normalize_layers { standardise(&hidden) } else { hidden };
-        let size = states.size();
-        let (layers, batch, frames, width) = (size[0], size[1], size[2], size[3]);
-        let weights = self.layer_weights.softmax(0, None).unsqueeze(0);
-        let sum = weights.matmul(&states.view([layers, -1])).view([batch, frames, width]);
-        Tensor::cat(&[self.cls.expand([batch, 1, width], false), sum], 1)
+    /// [CLS; frames], [B, T + 1, D].
+    fn sequence(&self, sum: &Tensor) -> Tensor {
+        Tensor::cat(&[self.cls.expand([sum.size()[0], 1, self.cls.size()[0]], false), sum.shallow_clone()], 1)
     }
 
     fn project(&self, x: &Tensor) -> Tensor {

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Session, TrainError};
-use crate::checkpoint::free_bytes;
-use crate::data::{Header, Split};
+use crate::data::Split;
+use crate::encoders::Cache;
 use crate::eval::EvalSet;
-use crate::features::{FeatureSource, Use};
+use crate::features::{FeatureSource, Use, hidden_bytes, image_bytes};
+use crate::machine::{free_disk, free_memory, peak_memory};
 
 /// Images of the development split that are evaluated.
 const IMAGES: usize = 8;
-/// Utterances whose headers tell the mean length.
-const MEASURED: usize = 200;
 
 /// What a dry run found.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,14 +54,16 @@ impl Session<'_> {
         self.prepare()?;
         self.check_disk(output);
         self.check_memory();
-        let source = FeatureSource::new(self.encoders, &self.split, &self.recipe.features, Use::Training, self.crew);
+        let source = FeatureSource::new(self.encoders, &self.split, &self.recipe.features, Use::Training, self.crew)?;
         source.check_kept()?;
         let begun = Instant::now();
         let step = self.state.step;
         let batch = self.batches(&source, step..step + 1).next().transpose()?;
         let batch = batch.ok_or_else(|| TrainError::Recipe("there is no step left to make".to_owned()))?;
         let news = self.exchange(Some(&batch))?;
-        let update = self.update(batch, &news, &source)?;
+        let ready = self.encode(step, batch, news, &source)?;
+        let gradient = self.gradient(&ready)?;
+        let figures = self.update(&ready, &gradient)?;
         let step_seconds = begun.elapsed().as_secs_f64();
 
         let few = Arc::new(self.dev_split.head(IMAGES));
@@ -73,19 +74,19 @@ impl Session<'_> {
             parameters: self.model.parameters().count(),
             training: (self.split.images.len(), self.split.utterances.len()),
             development: (self.dev_split.images.len(), self.dev_split.utterances.len()),
-            loss: update.map_or(f64::NAN, |update| update.loss),
+            loss: figures.map_or(f64::NAN, |figures| figures.loss),
             step_seconds,
             checkpoint_bytes: self.kept_bytes(),
-            free_bytes: free_bytes(output),
+            free_bytes: free_disk(output),
             cache_bytes: self.cache_bytes(),
-            free_memory: proc_bytes("/proc/meminfo", "MemAvailable:"),
-            peak_memory: proc_bytes("/proc/self/status", "VmHWM:"),
+            free_memory: free_memory(),
+            peak_memory: peak_memory(),
         })
     }
 
     /// Warns where what is kept in memory is more than there is.
     pub(super) fn check_memory(&self) {
-        let (needed, free) = (self.cache_bytes(), proc_bytes("/proc/meminfo", "MemAvailable:"));
+        let (needed, free) = (self.cache_bytes(), free_memory());
         if let Some(free) = free.filter(|free| *free < needed && self.crew.world.is_first()) {
             tracing::warn!(
                 "encoders.*.cache will take some {:.1} GB of memory, {:.1} GB are free",
@@ -95,41 +96,22 @@ impl Session<'_> {
         }
     }
 
-    /// Memory that `encoders.*.cache` takes on this machine, from the mean length of some utterances: each process keeps the features of
-    /// all training data, and its share of the hidden states of the development split.
+    /// Memory that `encoders.*.cache` takes on this machine: each process keeps the features of all training data, and its share of the
+    /// hidden states of the development split.
     fn cache_bytes(&self) -> u64 {
-        let (encoders, world) = (&self.recipe.features.encoders, self.crew.world);
+        let (config, world) = (&self.recipe.features, self.crew.world);
         let (here, all) = (world.here() as u64, world.size() as u64);
         let mut bytes = 0;
-        if encoders.image.cache {
-            let spec = self.encoders.image().spec();
-            bytes += here * self.split.images.len() as u64 * ((1 + spec.patches()) * spec.width) as u64 * 4;
+        if config.encoders.image.cache == Cache::Memory {
+            bytes += here * image_bytes(self.encoders, self.split.images.len());
         }
-        if encoders.speech.cache {
-            let audio = &self.recipe.features.audio;
-            bytes += here * self.hidden_bytes(&self.split, audio.max_seconds);
-            bytes += here * self.hidden_bytes(&self.dev_split, audio.eval_max_seconds) / all;
+        if config.encoders.speech.cache == Cache::Memory {
+            let of = |split: &Split, seconds: f64| hidden_bytes(self.encoders, split, split.utterances.len(), seconds);
+            bytes += here * of(&self.split, config.audio.max_seconds);
+            bytes += here * of(&self.dev_split, config.audio.eval_max_seconds) / all;
         }
         bytes
     }
-
-    /// Bytes of the hidden states of `split`, of which at most `limit` seconds each count.
-    fn hidden_bytes(&self, split: &Split, limit: f64) -> u64 {
-        let (spec, utterances) = (self.encoders.speech().spec(), &split.utterances);
-        let every = utterances.len().div_ceil(MEASURED).max(1);
-        let headers = utterances.iter().step_by(every).filter_map(|utterance| Header::read(&utterance.audio).ok());
-        let seconds: Vec<f64> = headers.filter_map(|header| Some(header.seconds()?.min(limit))).collect();
-        let mean = seconds.iter().sum::<f64>() / seconds.len().max(1) as f64;
-        let frames = mean * spec.sample_rate as f64 / spec.hop as f64;
-        (utterances.len() as f64 * frames * (4 * spec.layers * spec.width) as f64) as u64
-    }
-}
-
-/// A line of one of the kernel's tables, which counts in kB.
-fn proc_bytes(file: &str, name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    Some(1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
 }
 
 impl fmt::Display for DryRun {

@@ -1,6 +1,6 @@
 //! Losses and gradients that are not finite, and which rows of the batch are to blame.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::step::Gradient;
 use crate::distributed::{DistributedError, World};
@@ -27,14 +27,16 @@ pub(super) fn blame(
     world: &World,
 ) -> Result<String, DistributedError> {
     let features = [&encoded.image_cls, &encoded.patches, &gradient.own_cls];
-    let mut own: Vec<&str> = Vec::new();
-    for (row, name) in names.iter().enumerate() {
-        let row = row as i64;
-        let hidden = encoded.hidden.select(1, row).narrow(1, 0, encoded.frames.int64_value(&[row]));
-        if !is_finite(&hidden) || !features.iter().all(|tensor| is_finite(&tensor.get(row))) {
-            own.push(name);
+    let numbers = |tensor: &Tensor| Vec::<i64>::try_from(tensor.to_device(Device::Cpu)).unwrap_or_default();
+    let mut is_broken: Vec<bool> =
+        (0..names.len() as i64).map(|row| !features.iter().all(|tensor| is_finite(&tensor.get(row)))).collect();
+    for chunk in &encoded.speech {
+        let rows = numbers(&chunk.rows).into_iter().zip(numbers(&chunk.frames));
+        for (place, (row, frames)) in (0..).zip(rows) {
+            is_broken[row as usize] |= !is_finite(&chunk.hidden.select(1, place).narrow(1, 0, frames));
         }
     }
+    let own: Vec<&str> = names.iter().zip(is_broken).filter_map(|(name, broken)| broken.then_some(&**name)).collect();
     let texts = world.gather_texts(&own.join("\n"))?;
     let all: Vec<&str> = texts.iter().flat_map(|text| text.lines()).collect();
     Ok(match all.len() {

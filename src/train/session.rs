@@ -7,10 +7,11 @@ use std::sync::Arc;
 use super::agree::check_sources;
 use super::sinks::Sink;
 use super::{Adam, Metrics, Recipe, TrainError};
-use crate::checkpoint::{BestScore, CheckpointError, Fingerprint, RunDir, State, free_bytes};
+use crate::checkpoint::{BestScore, CheckpointError, Fingerprint, RunDir, State};
 use crate::data::{Dataset, Split};
 use crate::distributed::Crew;
 use crate::encoders::Encoders;
+use crate::machine::free_disk;
 use crate::model::{CmdModel, catch_libtorch};
 
 /// One training.
@@ -64,6 +65,8 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When the data set lacks a split, or recipe, data, encoders and processes do not go together.
     pub fn new(recipe: Recipe, dataset: &Dataset, encoders: &'a Encoders, crew: Crew<'a>) -> Result<Self, TrainError> {
+        let mut recipe = recipe;
+        recipe.features.data.share_cores(crew.world.here());
         let (split, dev_split) = (dataset.split("train")?, dataset.split(&recipe.eval.split)?);
         recipe.check(encoders, &split, crew.world.size())?;
         split.check_present(recipe.features.data.max_unreadable)?;
@@ -193,7 +196,7 @@ impl<'a> Session<'a> {
     /// Warns where checkpoints below `folder` take more than is free.
     pub(super) fn check_disk(&self, folder: &Path) {
         let (needed, keep) = (self.kept_bytes(), self.recipe.train.keep);
-        if let Some(free) = free_bytes(folder).filter(|free| *free < needed && self.crew.world.is_first()) {
+        if let Some(free) = free_disk(folder).filter(|free| *free < needed && self.crew.world.is_first()) {
             tracing::warn!(
                 "{}: {:.1} GB are free, and train.keep = {keep} checkpoints, the best and a new one take {:.1} GB",
                 folder.display(),

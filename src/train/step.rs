@@ -6,7 +6,7 @@
 use tch::{Kind, Tensor};
 
 use crate::distributed::{DistributedError, World};
-use crate::model::{CmdModel, Dropout, Embedded, Encoded, LossOptions, Losses, PatchNoise};
+use crate::model::{CmdModel, DropoutMask, Embedded, Encoded, LossOptions, Losses, PatchNoise};
 
 /// The losses of a global batch and their gradient.
 #[derive(Debug)]
@@ -19,34 +19,59 @@ pub struct Gradient {
     pub own_cls: Tensor,
 }
 
-/// The gradient of L for a global batch of which `encoded` holds this process's rows, those from `first_row` on; `image_ids` are those
-/// of the whole batch, and `noise`, on the features' device, is drawn for it.
+/// What goes with the features of a global batch, on their device.
+#[derive(Debug)]
+pub struct Step {
+    /// i64 `[B]`: rows with equal numbers show the same image.
+    pub image_ids: Tensor,
+    /// The first of this process's rows.
+    pub first_row: i64,
+    /// Without it there is no L_cmd.
+    pub noise: Option<PatchNoise>,
+    /// Of this process's rows.
+    pub dropout: Option<DropoutMask>,
+}
+
+/// The gradient of L for a global batch of which `encoded` holds this process's rows.
 ///
 /// # Errors
 /// When another process is gone.
 pub fn gradient(
     model: &mut CmdModel,
     encoded: &Encoded,
-    (image_ids, first_row): (&[i64], u64),
-    noise: Option<&PatchNoise>,
+    step: &Step,
     options: LossOptions,
-    dropout: Option<Dropout>,
     world: &World,
 ) -> Result<Gradient, DistributedError> {
     model.parameters_mut().zero_grad();
-    let own_cls = model.speech().forward(&encoded.hidden, &encoded.frames, dropout);
-    let speech_cls = world.gather(&own_cls)?.set_requires_grad(true);
-    let image_cls = world.gather(&encoded.image_cls)?;
-    let patches = match noise {
+    let head = model.speech();
+    let sums: Vec<Tensor> =
+        encoded.speech.iter().map(|chunk| head.layer_sum(&chunk.hidden).set_requires_grad(true)).collect();
+    let parts: Vec<Tensor> = encoded
+        .speech
+        .iter()
+        .zip(&sums)
+        .map(|(chunk, sum)| head.embed(sum, &chunk.frames, step.dropout.as_ref().map(|mask| (mask, &chunk.rows))))
+        .collect();
+    let own_cls = Tensor::cat(&parts, 0).index_select(0, &encoded.speech_place);
+
+    let width = own_cls.size()[1];
+    let both = Tensor::cat(&[own_cls.detach(), encoded.image_cls.to_kind(Kind::Float)], 1);
+    let both = world.gather(&both)?.split_with_sizes([width, encoded.image_cls.size()[1]], 1);
+    let speech_cls = both[0].contiguous().set_requires_grad(true);
+    let patches = match step.noise {
         Some(_) => world.gather(&encoded.patches)?,
         None => encoded.patches.shallow_clone(),
     };
-    let image_ids = image_ids.to_vec();
+    let (image_cls, image_ids) = (both[1].shallow_clone(), step.image_ids.shallow_clone());
     let embedded = Embedded { speech_cls: speech_cls.shallow_clone(), image_cls, patches, image_ids };
-    let losses = model.losses(&embedded, noise, options);
+    let losses = model.losses(&embedded, step.noise.as_ref(), options);
     losses.total.backward();
-    let own_gradient = speech_cls.grad().narrow(0, first_row as i64, own_cls.size()[0]);
+    let own_gradient = speech_cls.grad().narrow(0, step.first_row, own_cls.size()[0]);
     (&own_cls * own_gradient).sum(Kind::Float).backward();
+    for (chunk, sum) in encoded.speech.iter().zip(&sums) {
+        model.speech().add_layer_gradient(&chunk.hidden, &sum.grad());
+    }
     let flat = model.parameters().gradient();
     if !world.is_first() {
         // All processes have the same gradients here; they count once.

@@ -3,24 +3,60 @@
 use std::ops::Range;
 use std::time::Instant;
 
+use tch::{Device, Kind, Tensor};
+
 use super::agree::{News, agree_on_start, exchange};
 use super::section::OnNan;
 use super::sinks::TrainRecord;
-use super::step::{Gradient, gradient};
+use super::step::{Gradient, Step, gradient};
 use super::{Session, TrainError, finite};
 use crate::checkpoint::BestScore;
 use crate::data::{Batch, BatchPlan, Next, TrainingBatches};
 use crate::eval::EvalSet;
-use crate::features::{FeatureSource, Use};
-use crate::model::{Dropout, Encoded, PatchNoise, catch_libtorch};
+use crate::features::{FeatureSource, Use, to_device};
+use crate::model::{CmdModel, Dropout, DropoutMask, Encoded, PatchNoise, catch_libtorch};
 use crate::telemetry::{Progress, warn_once};
 
-/// What an update left behind.
-pub(super) struct Update {
-    gradient: Gradient,
+/// A batch whose features are on their way.
+pub(super) struct Ready {
+    utterances: Vec<usize>,
+    encoded: Encoded,
+    step: Step,
+    news: News,
+}
+
+/// Figures of a step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Figures {
     pub(super) loss: f64,
+    loss_sic: f64,
+    loss_cmd: Option<f64>,
+    attention_entropy: Option<f64>,
+    temperature: f64,
     grad_norm: f64,
     lr: f64,
+}
+
+impl Figures {
+    /// Reads all of a step's at once; the device has to come that far.
+    fn read(gradient: &Gradient, model: &CmdModel, lr: f64) -> Self {
+        let losses = &gradient.losses;
+        let mut parts =
+            vec![losses.total.detach(), losses.sic.detach(), gradient.flat.norm(), model.inverse_tau().detach()];
+        parts.extend(losses.cmd.iter().flat_map(|cmd| [cmd.loss.detach(), cmd.attention_entropy()]));
+        let values: Vec<f64> =
+            Vec::try_from(Tensor::stack(&parts, 0).to_device(Device::Cpu).to_kind(Kind::Double)).unwrap_or_default();
+        let value = |place: usize| values.get(place).copied();
+        Self {
+            loss: value(0).unwrap_or(f64::NAN),
+            loss_sic: value(1).unwrap_or(f64::NAN),
+            grad_norm: value(2).unwrap_or(f64::NAN),
+            temperature: 1.0 / value(3).unwrap_or(f64::NAN),
+            loss_cmd: value(4),
+            attention_entropy: value(5),
+            lr,
+        }
+    }
 }
 
 /// What passed since the last figures.
@@ -66,7 +102,7 @@ impl<'a> Session<'a> {
         if !self.is_finished() {
             self.leaks.iter().for_each(|warning| tracing::warn!("{warning}"));
             let config = &self.recipe.features;
-            FeatureSource::new(self.encoders, &self.dev_split, config, Use::Evaluation, self.crew).check_headers()?;
+            FeatureSource::new(self.encoders, &self.dev_split, config, Use::Evaluation, self.crew)?.check_headers()?;
         }
         Ok(())
     }
@@ -84,7 +120,7 @@ impl<'a> Session<'a> {
         }
         self.check_memory();
         let mut source =
-            FeatureSource::new(self.encoders, &self.split, &self.recipe.features, Use::Training, self.crew);
+            FeatureSource::new(self.encoders, &self.split, &self.recipe.features, Use::Training, self.crew)?;
         source.fill()?;
         self.unreadable.extend(source.unusable().keys());
         self.check_unreadable()?;
@@ -93,25 +129,33 @@ impl<'a> Session<'a> {
         let mut batches = self.batches(&source, self.state.step..steps);
         let mut progress = Progress::new("training", "steps", self.state.step, steps);
         let mut window = Window::new();
+        let mut next = None;
         while self.state.step < steps {
-            let waiting = Instant::now();
-            let batch = self.next_batch(&mut batches)?;
-            window.waited += waiting.elapsed().as_secs_f64();
-            let news = self.exchange(batch.as_ref())?;
-            // A process without a batch gave up waiting because of the signal that all know of now.
-            let (Some(batch), None) = (batch, news.stop) else { return Err(stopped(&news)) };
-            let update = self.update(batch, &news, &source)?;
+            let step = self.state.step;
+            let ready = match next.take() {
+                Some(ready) => ready,
+                None => self.ready(step, &mut batches, &source, &mut window),
+            }?;
+            let gradient = self.gradient(&ready)?;
+            let is_due = |every: i64| (step + 1).is_multiple_of(every as u64);
+            let is_last = step + 1 == steps;
+            let evaluates = is_due(self.recipe.train.eval_every) || is_last;
+            if self.encoders.device().is_cuda() && !evaluates {
+                // The device has this to do while the host reads figures. An error belongs to the step after this one.
+                next = Some(self.ready(step + 1, &mut batches, &source, &mut window));
+            }
+            let figures = self.update(&ready, &gradient)?;
             window.samples += self.recipe.train.batch_size as usize;
-            let (is_last, log) = (self.state.step == steps, self.is_due(self.recipe.log.every));
-            let evaluates = self.is_due(self.recipe.train.eval_every) || is_last;
             self.state.evaluated = !evaluates;
-            let loss = update.as_ref().map_or(f64::NAN, |update| update.loss);
+            let loss = figures.map_or(f64::NAN, |figures| figures.loss);
             progress.advance(1, || format!("loss {loss:.3}"));
-            if let Some(update) = update.filter(|_| log || is_last) {
-                self.log(&update, &window)?;
+            if let Some(figures) = figures.filter(|_| is_due(self.recipe.log.every) || is_last) {
+                self.log(figures, &window)?;
                 window = Window::new();
             }
-            if evaluates || news.save || self.is_due(self.recipe.train.checkpoint_every) {
+            let saves = evaluates || ready.news.save || is_due(self.recipe.train.checkpoint_every);
+            drop((ready, gradient));
+            if saves {
                 self.save()?;
             }
             if evaluates {
@@ -120,6 +164,47 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The batch of `step`, read and exchanged with the other processes, its features asked for.
+    fn ready(
+        &mut self,
+        step: u64,
+        batches: &mut TrainingBatches,
+        source: &FeatureSource,
+        window: &mut Window,
+    ) -> Result<Ready, TrainError> {
+        let waiting = Instant::now();
+        let batch = self.next_batch(batches)?;
+        window.waited += waiting.elapsed().as_secs_f64();
+        let news = self.exchange(batch.as_ref())?;
+        // A process without a batch gave up waiting because of the signal that all know of now.
+        let (Some(batch), None) = (batch, news.stop) else { return Err(stopped(&news)) };
+        self.encode(step, batch, news, source)
+    }
+
+    /// Asks for the features of the batch of `step`, and sends along what its losses need.
+    pub(super) fn encode(
+        &mut self,
+        step: u64,
+        batch: Batch,
+        news: News,
+        source: &FeatureSource,
+    ) -> Result<Ready, TrainError> {
+        let drawn = self.noise(step, &news.image_ids);
+        let numbers = [&news.image_ids[..], drawn.as_deref().unwrap_or_default()];
+        let (encoded, mut sent) = source.encode(&batch, &numbers)?;
+        let noise = sent.pop().filter(|_| drawn.is_some()).map(PatchNoise::new);
+        let image_ids = sent.pop().unwrap_or_else(|| unreachable!("two were sent"));
+        let rows = self.rows();
+        let (rate, seed) = (self.recipe.speech.dropout, self.recipe.seed());
+        let dropout = (rate > 0.0).then_some(Dropout { rate, seed, step, first_row: rows.start }).map(|dropout| {
+            let longest = encoded.speech.iter().map(|chunk| chunk.hidden.size()[2]).max().unwrap_or(0);
+            let stays = self.model.speech().draw_dropout(dropout, rows.end - rows.start, longest);
+            DropoutMask::new(to_device(&stays, self.encoders.device()), dropout)
+        });
+        let step = Step { image_ids, first_row: rows.start as i64, noise, dropout };
+        Ok(Ready { utterances: batch.utterances, encoded, step, news })
     }
 
     /// The next batch, or none if a signal came while it was waited for.
@@ -161,13 +246,12 @@ impl<'a> Session<'a> {
             on_error: source.on_error(),
             audio: source.audio_form(),
             picture: source.picture_form(),
+            kept: source.kept(),
+            speech_rows: self.recipe.features.encoders.speech.batch_size as usize,
+            device: self.encoders.device(),
             unusable: source.unusable().clone(),
         };
-        plan.read(steps, data.workers as usize, data.prefetch as usize)
-    }
-
-    fn is_due(&self, every: i64) -> bool {
-        self.state.step.is_multiple_of(every as u64)
+        plan.read(steps, data.ahead())
     }
 
     /// Rows of the global batch that are this process's.
@@ -178,24 +262,16 @@ impl<'a> Session<'a> {
     }
 
     /// One update, or none if its gradient is not finite and that batch is passed over.
-    pub(super) fn update(
-        &mut self,
-        batch: Batch,
-        news: &News,
-        source: &FeatureSource,
-    ) -> Result<Option<Update>, TrainError> {
+    pub(super) fn update(&mut self, ready: &Ready, gradient: &Gradient) -> Result<Option<Figures>, TrainError> {
         let step = self.state.step;
-        let utterances = batch.utterances.clone();
-        let encoded = source.encode(batch)?;
-        let gradient = self.gradient(&encoded, &news.image_ids)?;
-        let (loss, grad_norm) = (gradient.losses.total.double_value(&[]), gradient.flat.norm().double_value(&[]));
         let lr = self.recipe.schedule().at(step as i64);
-        let broken = finite::check(loss, grad_norm);
+        let figures = Figures::read(gradient, &self.model, lr);
+        let broken = finite::check(figures.loss, figures.grad_norm);
         if let Some(what) = broken {
-            self.pass_over(what, &encoded, &gradient, &utterances)?;
+            self.pass_over(what, ready, gradient)?;
         } else {
-            let clip = self.recipe.train.grad_clip;
-            let scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
+            let (clip, norm) = (self.recipe.train.grad_clip, figures.grad_norm);
+            let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
             self.is_whole = false;
             let flat = if scale < 1.0 { &gradient.flat * scale } else { gradient.flat.shallow_clone() };
             self.adam.update(&mut self.model.parameters().flat().shallow_clone(), &flat, lr);
@@ -205,29 +281,23 @@ impl<'a> Session<'a> {
         let next = (step + 1) * self.recipe.train.batch_size as u64;
         let count = self.split.utterances.len() as u64;
         self.state.step = step + 1;
-        self.state.skipped += news.skipped;
+        self.state.skipped += ready.news.skipped;
         self.state.without_cmd += u64::from(self.recipe.denoises() && gradient.losses.cmd.is_none());
         (self.state.epoch, self.state.position) = (next / count, next % count);
-        Ok(broken.is_none().then_some(Update { gradient, loss, grad_norm, lr }))
+        Ok(broken.is_none().then_some(figures))
     }
 
-    /// The gradient of the global batch with the image ids `image_ids`, of which `encoded` holds this process's rows.
-    fn gradient(&mut self, encoded: &Encoded, image_ids: &[i64]) -> Result<Gradient, TrainError> {
-        let (step, seed, options) = (self.state.step, self.recipe.seed(), self.recipe.loss_options());
-        let first_row = self.rows().start;
-        let rate = self.recipe.speech.dropout;
-        let dropout = (rate > 0.0).then_some(Dropout { rate, seed, step, first_row });
-        let noise = self.noise(encoded, image_ids).map(|noise| noise.to_device(self.encoders.device()));
-        let (rows, world) = ((image_ids, first_row), self.crew.world);
-        Ok(gradient(&mut self.model, encoded, rows, noise.as_ref(), options, dropout, world)?)
+    /// The gradient of the global batch of which `ready` holds this process's rows.
+    pub(super) fn gradient(&mut self, ready: &Ready) -> Result<Gradient, TrainError> {
+        let options = self.recipe.loss_options();
+        Ok(gradient(&mut self.model, &ready.encoded, &ready.step, options, self.crew.world)?)
     }
 
     /// The noise of a global batch. Without donors, in a batch that happens to hold a single image, the step goes without L_cmd.
-    fn noise(&self, encoded: &Encoded, image_ids: &[i64]) -> Option<PatchNoise> {
+    fn noise(&self, step: u64, image_ids: &[i64]) -> Option<Vec<i64>> {
         self.model.config().fusion?;
-        let (count, noise) = (encoded.patches.size()[1] as usize, &self.recipe.noise);
-        let (seed, step) = (self.recipe.seed(), self.state.step);
-        let drawn = PatchNoise::draw(image_ids, count, noise.ratio, noise.donor_position, seed, step);
+        let (count, noise) = (self.encoders.image().spec().patches() as usize, &self.recipe.noise);
+        let drawn = PatchNoise::draw(image_ids, count, noise.ratio, noise.donor_position, self.recipe.seed(), step);
         if drawn.is_none() {
             let what = "a batch holds a single image, so its step goes without L_cmd; metrics.jsonl counts them";
             warn_once(what.to_owned());
@@ -236,17 +306,11 @@ impl<'a> Session<'a> {
     }
 
     /// Counts a batch whose gradient is not finite, or ends the run.
-    fn pass_over(
-        &mut self,
-        what: &'static str,
-        encoded: &Encoded,
-        gradient: &Gradient,
-        utterances: &[usize],
-    ) -> Result<(), TrainError> {
+    fn pass_over(&mut self, what: &'static str, ready: &Ready, gradient: &Gradient) -> Result<(), TrainError> {
         let step = self.state.step + 1;
         let names: Vec<String> =
-            utterances.iter().map(|index| self.split.utterances[*index].audio.display().to_string()).collect();
-        let rows = finite::blame(encoded, gradient, &names, self.crew.world)?;
+            ready.utterances.iter().map(|index| self.split.utterances[*index].audio.display().to_string()).collect();
+        let rows = finite::blame(&ready.encoded, gradient, &names, self.crew.world)?;
         let (on_nan, most) = (self.recipe.train.on_nan, self.recipe.train.max_nan_batches);
         if on_nan == OnNan::Stop {
             let or = "train.on_nan = \"skip\" passes such batches over".to_owned();
@@ -264,17 +328,17 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn log(&mut self, update: &Update, window: &Window) -> Result<(), TrainError> {
-        let losses = &update.gradient.losses;
+    fn log(&mut self, figures: Figures, window: &Window) -> Result<(), TrainError> {
         let seconds = window.start.elapsed().as_secs_f64();
+        let Figures { loss, loss_sic, loss_cmd, attention_entropy, temperature, grad_norm, lr } = figures;
         let record = TrainRecord {
-            loss: update.loss,
-            loss_sic: losses.sic.double_value(&[]),
-            loss_cmd: losses.cmd.as_ref().map(|cmd| cmd.loss.double_value(&[])),
-            lr: update.lr,
-            temperature: 1.0 / self.model.inverse_tau().double_value(&[]),
-            grad_norm: update.grad_norm,
-            attention_entropy: losses.cmd.as_ref().map(|cmd| cmd.attention_entropy().double_value(&[])),
+            loss,
+            loss_sic,
+            loss_cmd,
+            lr,
+            temperature,
+            grad_norm,
+            attention_entropy,
             samples_per_second: window.samples as f64 / seconds,
             data_wait: window.waited / seconds,
             skipped: self.state.skipped,

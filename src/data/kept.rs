@@ -1,0 +1,48 @@
+//! Features that are known already, so that their files need not be read.
+
+use tch::{Device, Kind, Tensor};
+
+/// Features of one utterance or image, as bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Its values, in order.
+    pub bytes: Vec<u8>,
+    /// Their kind.
+    pub kind: Kind,
+    /// Hidden states [L, t, D], or CLS and patches [1 + N, E].
+    pub shape: Vec<i64>,
+}
+
+impl Row {
+    /// The values of a tensor.
+    #[must_use]
+    pub fn of(tensor: &Tensor) -> Self {
+        let tensor = tensor.to_device(Device::Cpu).contiguous();
+        let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+        tensor.copy_data_u8(&mut bytes, tensor.numel());
+        Self { bytes, kind: tensor.kind(), shape: tensor.size() }
+    }
+}
+
+/// Where known features of a split lie. Asked by many threads.
+pub trait Kept: Send + Sync {
+    /// Hidden states [L, t, D] of an utterance.
+    fn speech(&self, utterance: usize) -> Option<Row>;
+
+    /// CLS and patches [1 + N, E] of an image.
+    fn image(&self, image: usize) -> Option<Row>;
+}
+
+/// Nothing is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Nothing;
+
+impl Kept for Nothing {
+    fn speech(&self, _: usize) -> Option<Row> {
+        None
+    }
+
+    fn image(&self, _: usize) -> Option<Row> {
+        None
+    }
+}

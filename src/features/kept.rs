@@ -1,0 +1,150 @@
+//! What is kept of a split, and where.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::FeatureError;
+use super::memory::Memory;
+use super::store::{Form, Store};
+use crate::data::{DataConfig, Kept, Row, Split};
+use crate::encoders::{Cache, Encoders};
+
+/// Where the features of one modality lie.
+#[derive(Debug)]
+pub(super) enum Place {
+    Nowhere,
+    Memory(Memory),
+    Disk(Store),
+}
+
+/// The known features of a split.
+#[derive(Debug)]
+pub(super) struct KeptSplit {
+    split: Arc<Split>,
+    pub(super) speech: Place,
+    pub(super) images: Place,
+}
+
+impl KeptSplit {
+    /// As the two keys `encoders.*.cache` say.
+    pub(super) fn open(
+        split: &Arc<Split>,
+        encoders: &Encoders,
+        data: &DataConfig,
+        (speech, images): (Cache, Cache),
+    ) -> Result<Self, FeatureError> {
+        let place = |cache: Cache, count: usize, form: &dyn Fn() -> Form| {
+            Ok::<Place, FeatureError>(match cache {
+                Cache::None => Place::Nowhere,
+                Cache::Memory => Place::Memory(Memory::new(count)),
+                Cache::Disk => Place::Disk(Store::open(&cache_folder(data), &form())?),
+            })
+        };
+        let (speech_encoder, image_encoder) = (encoders.speech(), encoders.image());
+        let (speech_spec, image_spec) = (speech_encoder.spec(), image_encoder.spec());
+        let speech_form = || {
+            let shape = [speech_spec.layers, -1, speech_spec.width];
+            Form::new("speech", speech_encoder.fingerprint(), speech_encoder.kind(), &shape)
+        };
+        let image_form = || {
+            let shape = [1 + image_spec.patches(), image_spec.width];
+            Form::new("image", image_encoder.fingerprint(), image_encoder.kind(), &shape)
+        };
+        Ok(Self {
+            speech: place(speech, split.utterances.len(), &speech_form)?,
+            images: place(images, split.images.len(), &image_form)?,
+            split: split.clone(),
+        })
+    }
+
+    fn audio(&self, utterance: usize) -> &Path {
+        &self.split.utterances[utterance].audio
+    }
+
+    fn picture(&self, image: usize) -> &Path {
+        &self.split.images[image].path
+    }
+
+    /// Whether the hidden states of an utterance are there; on disk they are read for that, since nothing may be wrong with them later.
+    pub(super) fn has_speech(&self, utterance: usize) -> bool {
+        match &self.speech {
+            Place::Nowhere => false,
+            Place::Memory(memory) => memory.has(utterance),
+            Place::Disk(store) => store.get(self.audio(utterance)).is_some(),
+        }
+    }
+
+    /// Whether the features of an image are there.
+    pub(super) fn has_image(&self, image: usize) -> bool {
+        match &self.images {
+            Place::Nowhere => false,
+            Place::Memory(memory) => memory.has(image),
+            Place::Disk(store) => store.has(self.picture(image)),
+        }
+    }
+
+    /// Keeps the hidden states [L, t, D] of utterances.
+    pub(super) fn put_speech(&self, rows: Vec<(usize, Row)>) {
+        put(&self.speech, rows, |utterance| self.audio(utterance));
+    }
+
+    /// Keeps the features [1 + N, E] of images.
+    pub(super) fn put_images(&self, rows: Vec<(usize, Row)>) {
+        put(&self.images, rows, |image| self.picture(image));
+    }
+
+    /// Looks whether files are still what their features were made from, by their content.
+    pub(super) fn verify(&self) {
+        if let Place::Disk(store) = &self.speech {
+            self.split.utterances.iter().for_each(|utterance| store.verify(&utterance.audio));
+        }
+        if let Place::Disk(store) = &self.images {
+            self.split.images.iter().for_each(|image| store.verify(&image.path));
+        }
+    }
+}
+
+fn put<'a>(place: &Place, rows: Vec<(usize, Row)>, file: impl Fn(usize) -> &'a Path) {
+    match place {
+        Place::Nowhere => {}
+        Place::Memory(memory) => rows.iter().for_each(|(index, row)| memory.put(*index, row)),
+        Place::Disk(store) => {
+            let rows: Vec<(&Path, Row)> = rows.into_iter().map(|(index, row)| (file(index), row)).collect();
+            store.put(&rows);
+        }
+    }
+}
+
+impl Kept for KeptSplit {
+    fn speech(&self, utterance: usize) -> Option<Row> {
+        match &self.speech {
+            Place::Nowhere => None,
+            Place::Memory(memory) => memory.get(utterance),
+            Place::Disk(store) => store.get(self.audio(utterance)),
+        }
+    }
+
+    fn image(&self, image: usize) -> Option<Row> {
+        match &self.images {
+            Place::Nowhere => None,
+            Place::Memory(memory) => memory.get(image),
+            Place::Disk(store) => store.get(self.picture(image)),
+        }
+    }
+}
+
+/// The folder of features on disk: `data.cache_dir`, or one beside the data set, or where that cannot be written the user's.
+pub fn cache_folder(data: &DataConfig) -> PathBuf {
+    const NAME: &str = "cmd-features";
+    if let Some(folder) = &data.cache_dir {
+        return folder.clone();
+    }
+    let beside = data.folder().join(NAME);
+    let is_writable = |folder: &Path| rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok();
+    if beside.is_dir() || is_writable(data.folder()) {
+        return beside;
+    }
+    let named = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let user = named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")));
+    user.map_or(beside, |user| user.join(NAME))
+}

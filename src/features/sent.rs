@@ -1,0 +1,22 @@
+//! Tensors on their way to a device.
+
+use tch::{Device, Tensor};
+
+/// `tensor` on `device`. Nobody waits for a copy to CUDA, which is made from pinned memory.
+pub fn to_device(tensor: &Tensor, device: Device) -> Tensor {
+    let is_pageable = device.is_cuda() && !tensor.device().is_cuda() && !tensor.is_pinned(device);
+    let source = if is_pageable { tensor.pin_memory(device) } else { tensor.shallow_clone() };
+    source.to_device_(device, source.kind(), true, false)
+}
+
+/// Each of `parts` as a tensor on `device`, all by one copy.
+pub(super) fn send(parts: &[&[i64]], device: Device) -> Vec<Tensor> {
+    let there = to_device(&Tensor::from_slice(&parts.concat()), device);
+    let mut start = 0;
+    let tensors = parts.iter().map(|part| {
+        let count = part.len() as i64;
+        start += count;
+        there.narrow(0, start - count, count)
+    });
+    tensors.collect()
+}

@@ -1,0 +1,35 @@
+//! What this machine has: room on disks, memory, cores.
+
+use std::path::Path;
+
+/// Bytes that can still be written below `path`, where the system tells.
+#[must_use]
+pub fn free_disk(path: &Path) -> Option<u64> {
+    let system = rustix::fs::statvfs(existing(path)).ok()?;
+    Some(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+/// What is there of `path`, from the end on.
+#[must_use]
+pub fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."))
+}
+
+/// Bytes of memory that are free, where the system tells.
+#[must_use]
+pub fn free_memory() -> Option<u64> {
+    bytes_of("/proc/meminfo", "MemAvailable:")
+}
+
+/// The largest memory of this process so far, where the system tells.
+#[must_use]
+pub fn peak_memory() -> Option<u64> {
+    bytes_of("/proc/self/status", "VmHWM:")
+}
+
+/// A line of one of the kernel's tables, which counts in kB.
+fn bytes_of(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
+}

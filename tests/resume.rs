@@ -25,7 +25,7 @@ fn keys_are_free_inexact_or_fixed() {
         assert!(status == Some(0) && !text.contains(&format!("{key} has changed")), "{free}: {text}");
     }
     for inexact in
-        ["encoders.speech.batch_size=3", "data.on_error=skip", "encoders.image.cache=true", "audio.max_seconds=3"]
+        ["encoders.speech.batch_size=3", "data.on_error=skip", "encoders.speech.cache=true", "audio.max_seconds=3"]
     {
         let (status, text) = resume(inexact);
         let key = inexact.split('=').next().expect("a key");

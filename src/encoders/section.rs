@@ -69,6 +69,6 @@ section! {
         /// Images in one forward of the frozen encoder; bounds memory, changes results by rounding alone.
         Inexact, between(1, 1 << 16) => batch_size: i64 = 32;
         /// Keep the image features, computed once: "none", "memory" (of the training data, in each process) or "disk".
-        Inexact, Range::Any => cache: Cache = Cache::None;
+        Here, Range::Any => cache: Cache = Cache::None;
     }
 }

@@ -90,12 +90,15 @@ fn speech_on_disk_is_speech_in_memory() {
     workspace.fails(2, &train("long", &long), &["is longer than audio.max_seconds = 0.2", "cannot be kept"]);
 }
 
+/// What is done to a store's folder.
+type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+
 #[test]
 fn damage_of_any_kind_is_made_good() {
     let workspace = Workspace::new(8);
     workspace.ok(&train("none", &["--set", "encoders.speech.cache=memory"]));
     assert_whole(&cache(&workspace, &[]));
-    let damage: [(&str, &dyn Fn(&Path)); 8] = [
+    let damage: [Damage; 8] = [
         ("a row", &|folder| flip(&folder.join("rows.bin"), 100)),
         ("many rows", &|folder| {
             let length = fs::metadata(folder.join("rows.bin")).expect("rows").len() as usize;

@@ -56,15 +56,15 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         )));
     }
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
-    let timeout = Duration::from_secs(config.distributed.timeout_seconds.unsigned_abs());
     if args.launch.launches() {
-        return args.launch.launch(&args.device, timeout, &signals);
+        let patience = Duration::from_secs(config.distributed.timeout_seconds.unsigned_abs());
+        return args.launch.launch(&args.device, patience, &signals);
     }
     // What was computed is kept already.
     let _all_along = signals.nothing_to_lose()?;
     let rank = Rank::from_environment()?;
     let device = device(&args.device, Local::of(rank.as_ref()))?;
-    let world = World::join(rank, device, timeout)?;
+    let world = World::join(rank, device, &config.distributed)?;
     let crew = Crew { world: &world, signals: &signals };
     let dataset = Dataset::load(&config.data)?;
     let encoders = Encoders::load(&config.encoders, device)?;

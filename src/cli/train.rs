@@ -11,7 +11,7 @@ use crate::Resume;
 use crate::checkpoint::{CheckpointError, RunDir, RunLock};
 use crate::config::{Config, Needs, Override};
 use crate::data::Dataset;
-use crate::distributed::{Crew, Rank, World};
+use crate::distributed::{Crew, DistributedConfig, Rank, World};
 use crate::encoders::Encoders;
 use crate::signals::Signals;
 use crate::train::Session;
@@ -88,14 +88,15 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     }
 
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
-    let timeout = Duration::from_secs(timeout_seconds(args, config.as_ref(), &overrides) as u64);
+    let distributed = distributed(args, config.as_ref(), &overrides);
     if args.launch.launches() {
-        return args.launch.launch(&args.device, timeout, &signals);
+        let patience = Duration::from_secs(distributed.timeout_seconds.unsigned_abs());
+        return args.launch.launch(&args.device, patience, &signals);
     }
     let starting = signals.nothing_to_lose()?;
     let rank = rank?;
     let device = device(&args.device, Local::of(rank.as_ref()))?;
-    let world = World::join(rank, device, timeout)?;
+    let world = World::join(rank, device, &distributed)?;
     let config = match config {
         _ if args.resume.is_some() => sent_config(config, &overrides, &world)?,
         Some(config) => config,
@@ -157,16 +158,19 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// How long the others are waited for. A rank that does not have the configuration of a resumed run yet takes it from the run's folder where
+/// How this process meets the others. A rank that does not have the configuration of a resumed run yet takes it from the run's folder where
 /// it sees that, or from the command line.
-fn timeout_seconds(args: &Args, config: Option<&Config>, overrides: &[Override]) -> i64 {
+fn distributed(args: &Args, config: Option<&Config>, overrides: &[Override]) -> DistributedConfig {
     let seen = || {
         let run = RunDir::open(args.resume.as_ref()?, &args.output).ok()?;
-        Some(Config::load(&run.config(), overrides, Needs::Encoders).ok()?.distributed.timeout_seconds)
+        Some(Config::load(&run.config(), overrides, Needs::Encoders).ok()?.distributed)
     };
-    let said = || overrides.iter().rev().find_map(|change| change.whole("distributed.timeout_seconds"));
-    let known = config.map(|config| config.distributed.timeout_seconds);
-    known.or_else(seen).or_else(said).unwrap_or_else(|| Config::default().distributed.timeout_seconds)
+    let said = || {
+        let seconds = overrides.iter().rev().find_map(|change| change.whole("distributed.timeout_seconds"));
+        let default = DistributedConfig::default();
+        DistributedConfig { timeout_seconds: seconds.unwrap_or(default.timeout_seconds), ..default }
+    };
+    config.map(|config| config.distributed.clone()).or_else(seen).unwrap_or_else(said)
 }
 
 /// The run that the arguments mean, and the configuration with which it goes on.

@@ -1,5 +1,6 @@
 //! c10d behind safe types. The C++ side is `shim.cpp`.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::net::TcpListener;
 use std::os::fd::IntoRawFd;
@@ -28,9 +29,11 @@ unsafe extern "C" {
         timeout_ms: i64,
         group: *mut *mut c_void,
     ) -> *mut c_char;
+    fn c10d_has_nccl() -> bool;
     fn c10d_nccl(
         store: *mut c_void,
         prefix: *const c_char,
+        device: c_int,
         rank: c_int,
         size: c_int,
         timeout_ms: i64,
@@ -39,7 +42,9 @@ unsafe extern "C" {
     fn c10d_all_reduce(group: *mut c_void, tensor: *mut c_void) -> *mut c_char;
     fn c10d_broadcast(group: *mut c_void, tensor: *mut c_void, root: c_int) -> *mut c_char;
     fn c10d_all_gather(group: *mut c_void, gathered: *mut c_void, own: *mut c_void) -> *mut c_char;
-    fn c10d_free_group(group: *mut c_void);
+    fn c10d_settle(group: *mut c_void, timeout_ms: i64) -> *mut c_char;
+    fn c10d_abort(group: *mut c_void);
+    fn c10d_free_group(group: *mut c_void, shut_down: bool);
     fn c10d_free_store(store: *mut c_void);
     fn c10d_free(text: *mut c_char);
 }
@@ -133,6 +138,17 @@ pub struct Group {
     handle: *mut c_void,
     size: i64,
     device: Device,
+    /// Whether its collectives were ended.
+    is_broken: Cell<bool>,
+    /// Its time-out.
+    milliseconds: i64,
+}
+
+/// Whether the program was built with NCCL's headers.
+#[must_use]
+pub fn has_nccl() -> bool {
+    // SAFETY: it answers from a constant.
+    unsafe { c10d_has_nccl() }
 }
 
 impl Group {
@@ -169,7 +185,7 @@ impl Group {
                 &raw mut handle,
             )
         })?;
-        Ok(Self { handle, size: size as i64, device: Device::Cpu })
+        Ok(Self { handle, size: size as i64, device: Device::Cpu, is_broken: Cell::new(false), milliseconds })
     }
 
     /// NCCL's group on `device`; else as [`Self::gloo`].
@@ -184,13 +200,42 @@ impl Group {
         size: usize,
         timeout: Duration,
     ) -> Result<Self, String> {
+        let Device::Cuda(number) = device else { return Err("NCCL needs a CUDA device".to_owned()) };
         let prefix = c_string(prefix)?;
         let (mut handle, milliseconds) = (ptr::null_mut(), milliseconds(timeout));
         // SAFETY: string, store and place outlive the call.
         result(unsafe {
-            c10d_nccl(store.handle, prefix.as_ptr(), rank as c_int, size as c_int, milliseconds, &raw mut handle)
+            c10d_nccl(
+                store.handle,
+                prefix.as_ptr(),
+                number as c_int,
+                rank as c_int,
+                size as c_int,
+                milliseconds,
+                &raw mut handle,
+            )
         })?;
-        Ok(Self { handle, size: size as i64, device })
+        Ok(Self { handle, size: size as i64, device, is_broken: Cell::new(false), milliseconds })
+    }
+
+    /// Waits until the collectives that were begun are done. Gloo's are when they return, NCCL's when the device comes to them.
+    ///
+    /// # Errors
+    /// libtorch's reason, at the latest after the group's time-out.
+    pub fn settle(&self) -> Result<(), String> {
+        if !self.device.is_cuda() {
+            return Ok(());
+        }
+        // SAFETY: the handle is alive.
+        result(unsafe { c10d_settle(self.handle, self.milliseconds) })
+    }
+
+    /// Ends what the device would wait for without end; nothing more can be done with the group.
+    pub fn abort(&self) {
+        if self.device.is_cuda() && !self.is_broken.replace(true) {
+            // SAFETY: the handle is alive.
+            unsafe { c10d_abort(self.handle) }
+        }
     }
 
     /// Where the tensors of its collectives have to be.
@@ -235,6 +280,6 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         // SAFETY: made by the shim, freed once.
-        unsafe { c10d_free_group(self.handle) }
+        unsafe { c10d_free_group(self.handle, !self.is_broken.get()) }
     }
 }

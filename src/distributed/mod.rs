@@ -10,7 +10,7 @@ mod world;
 pub use crew::Crew;
 pub use launch::{Nodes, launch};
 pub use rank::Rank;
-pub use section::DistributedConfig;
+pub use section::{Backend, DistributedConfig};
 pub use world::World;
 
 use crate::signals::Interrupted;

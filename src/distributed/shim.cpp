@@ -17,11 +17,17 @@
 #include <exception>
 #include <sstream>
 #include <string>
+#include <utility>
 
 namespace {
 
 using Store = c10::intrusive_ptr<c10d::Store>;
-using Group = c10::intrusive_ptr<c10d::Backend>;
+
+/// A group and the last collective that was begun in it.
+struct Group {
+  c10::intrusive_ptr<c10d::Backend> backend;
+  c10::intrusive_ptr<c10d::Work> last;
+};
 
 char* copy(const std::string& text) {
   char* copied = static_cast<char*>(std::malloc(text.size() + 1));
@@ -43,7 +49,9 @@ char* guarded(Work work) noexcept {
   }
 }
 
-void finish(const c10::intrusive_ptr<c10d::Work>& work) {
+// Gloo's work is done then; of NCCL's the device waits, not the host.
+void finish(Group& group, const c10::intrusive_ptr<c10d::Work>& work) {
+  group.last = work;
   work->wait();
 }
 
@@ -83,25 +91,35 @@ char* c10d_gloo(void* store, const char* prefix, const char* host, const char* i
     if (*host) options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(host));
     if (options->devices.empty()) options->devices.push_back(c10d::ProcessGroupGloo::createDefaultDevice());
     auto prefixed = c10::make_intrusive<c10d::PrefixStore>(prefix, *static_cast<Store*>(store));
-    *group = new Group(c10::make_intrusive<c10d::ProcessGroupGloo>(prefixed, rank, size, options));
+    *group = new Group{c10::make_intrusive<c10d::ProcessGroupGloo>(prefixed, rank, size, options), {}};
   });
 }
 
-char* c10d_nccl(void* store, const char* prefix, int rank, int size, int64_t timeout_ms, void** group) noexcept {
+bool c10d_has_nccl() noexcept {
+#ifdef USE_C10D_NCCL
+  return true;
+#else
+  return false;
+#endif
+}
+
+char* c10d_nccl(void* store, const char* prefix, int device, int rank, int size, int64_t timeout_ms, void** group) noexcept {
   return guarded([&] {
 #ifdef USE_C10D_NCCL
     TORCH_CHECK(at::cuda::device_count() > 0, "NCCL needs a CUDA device");
     const uint64_t built = (uint64_t{NCCL_MAJOR} << 32) | (uint64_t{NCCL_MINOR} << 16) | NCCL_PATCH, found = torch::cuda::nccl::version();
     TORCH_CHECK(built == found, "built with the headers of NCCL ", NCCL_MAJOR, ".", NCCL_MINOR, ".", NCCL_PATCH, ", but libtorch has ",
         found >> 32, ".", (found >> 16) & 0xffff, ".", found & 0xffff, "; build again with those of libtorch");
-    // wait() throws after the time-out instead of leaving it to a watchdog that aborts.
-    setenv("TORCH_NCCL_BLOCKING_WAIT", "1", 0);
+    // The watchdog ends collectives that fail or take too long, and not the process: what was trained is still to be saved.
+    setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2", 0);
     auto options = c10d::ProcessGroupNCCL::Options::create();
     options->timeout = std::chrono::milliseconds(timeout_ms);
     auto prefixed = c10::make_intrusive<c10d::PrefixStore>(prefix, *static_cast<Store*>(store));
-    *group = new Group(c10::make_intrusive<c10d::ProcessGroupNCCL>(prefixed, rank, size, options));
+    auto backend = c10::make_intrusive<c10d::ProcessGroupNCCL>(prefixed, rank, size, options);
+    backend->setBoundDeviceId(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device)));
+    *group = new Group{backend, {}};
 #else
-    (void)store, (void)prefix, (void)rank, (void)size, (void)timeout_ms, (void)group;
+    (void)store, (void)prefix, (void)device, (void)rank, (void)size, (void)timeout_ms, (void)group;
     throw std::runtime_error("this program was built without NCCL's headers; build it again with libtorch's CUDA package");
 #endif
   });
@@ -110,7 +128,7 @@ char* c10d_nccl(void* store, const char* prefix, int rank, int size, int64_t tim
 char* c10d_all_reduce(void* group, void* tensor) noexcept {
   return guarded([&] {
     std::vector<at::Tensor> tensors{tensor_of(tensor)};
-    finish(group_of(group)->allreduce(tensors));
+    finish(group_of(group), group_of(group).backend->allreduce(tensors));
   });
 }
 
@@ -119,15 +137,30 @@ char* c10d_broadcast(void* group, void* tensor, int root) noexcept {
     std::vector<at::Tensor> tensors{tensor_of(tensor)};
     c10d::BroadcastOptions options;
     options.rootRank = root;
-    finish(group_of(group)->broadcast(tensors, options));
+    finish(group_of(group), group_of(group).backend->broadcast(tensors, options));
   });
 }
 
 char* c10d_all_gather(void* group, void* gathered, void* own) noexcept {
-  return guarded([&] { finish(group_of(group)->_allgather_base(tensor_of(gathered), tensor_of(own))); });
+  return guarded([&] { finish(group_of(group), group_of(group).backend->_allgather_base(tensor_of(gathered), tensor_of(own))); });
 }
 
-void c10d_free_group(void* group) noexcept {
+// Waits on the host until the last collective is done, and throws what went wrong with it.
+char* c10d_settle(void* group, int64_t timeout_ms) noexcept {
+  return guarded([&] {
+    if (auto work = std::exchange(group_of(group).last, {})) work->wait(std::chrono::milliseconds(timeout_ms));
+  });
+}
+
+// Ends collectives that will never be done: the device would wait for them.
+void c10d_abort(void* group) noexcept {
+  (void)guarded([&] { group_of(group).backend->abort(); });
+}
+
+void c10d_free_group(void* group, bool shut_down) noexcept {
+  (void)guarded([&] {
+    if (shut_down) group_of(group).backend->shutdown();
+  });
   (void)guarded([&] { delete static_cast<Group*>(group); });
 }
 

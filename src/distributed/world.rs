@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tch::{Device, Tensor};
 
-use super::c10d::{Group, Network, Store, is_loopback};
-use super::{DistributedError, Rank};
+use super::c10d::{Group, Network, Store, has_nccl, is_loopback};
+use super::{Backend, DistributedConfig, DistributedError, Rank};
 
 /// PyTorch's variable for the interfaces of Gloo.
 const INTERFACES: &str = "GLOO_SOCKET_IFNAME";
@@ -16,8 +16,11 @@ pub struct World {
     rank: usize,
     size: usize,
     here: usize,
-    group: Option<Group>,
-    /// The server, where this process runs it, must outlive the group.
+    /// Gloo's, for numbers and texts, and for tensors where there is no other. What it carries never waits for the device.
+    hosts: Option<Group>,
+    /// NCCL's, for tensors.
+    devices: Option<Group>,
+    /// The server, where this process runs it, must outlive the groups.
     _store: Option<Store>,
 }
 
@@ -25,36 +28,56 @@ impl World {
     /// A process by itself.
     #[must_use]
     pub fn alone() -> Self {
-        Self { rank: 0, size: 1, here: 1, group: None, _store: None }
+        Self { rank: 0, size: 1, here: 1, hosts: None, devices: None, _store: None }
     }
 
-    /// Joins the group at `rank` with tensors on `device`: NCCL's on CUDA, Gloo's on the CPU. Without a rank it stays alone.
+    /// Joins the group at `rank` with tensors on `device`; rank 0's `config.backend` counts. Without a rank it stays alone.
     ///
     /// # Errors
-    /// When the others do not come within `timeout`, which bounds every collective as well.
-    pub fn join(rank: Option<Rank>, device: Device, timeout: Duration) -> Result<Self, DistributedError> {
+    /// When the others do not come within `config.timeout_seconds`, which bounds every collective as well, or the backend cannot be.
+    pub fn join(rank: Option<Rank>, device: Device, config: &DistributedConfig) -> Result<Self, DistributedError> {
         let Some(Rank { rank, size, local_size, host, port, serves, attempt, .. }) = rank else {
             return Ok(Self::alone());
         };
+        let timeout = Duration::from_secs(config.timeout_seconds.unsigned_abs());
         let prefix = format!("cmd/{attempt}");
         let network = network(&host)?;
-        let join = || {
-            let store = Store::open(&host, port, serves, timeout)?;
-            let group = if device.is_cuda() {
-                Group::nccl(&store, &prefix, device, rank, size, timeout)?
-            } else {
-                Group::gloo(&store, &prefix, &network, rank, size, timeout)?
-            };
-            Ok((store, group))
-        };
-        let (store, group) = join().map_err(|why| DistributedError::Join {
+        let failed = |why: String| DistributedError::Join {
             rank,
             size,
             address: format!("{host}:{port}"),
             seconds: timeout.as_secs(),
             why,
-        })?;
-        Ok(Self { rank, size, here: local_size.unwrap_or(size), group: Some(group), _store: Some(store) })
+        };
+        let store = Store::open(&host, port, serves, timeout).map_err(failed)?;
+        let hosts = Group::gloo(&store, &prefix, &network, rank, size, timeout).map_err(failed)?;
+        let mut world =
+            Self { rank, size, here: local_size.unwrap_or(size), hosts: Some(hosts), devices: None, _store: None };
+        if world.goes_by_nccl(config.backend, device)? {
+            let prefix = format!("{prefix}/nccl");
+            world.devices = Some(Group::nccl(&store, &prefix, device, rank, size, timeout).map_err(failed)?);
+        }
+        world._store = Some(store);
+        Ok(world)
+    }
+
+    /// Whether tensors go by NCCL: all processes do the same.
+    fn goes_by_nccl(&self, backend: Backend, device: Device) -> Result<bool, DistributedError> {
+        let wish = match backend {
+            Backend::Auto => 0,
+            Backend::Nccl => 1,
+            Backend::Gloo => 2,
+        };
+        let wish = self.first_numbers(&[wish])?[0];
+        let able = self.gather_numbers(&[i64::from(device.is_cuda()), i64::from(has_nccl())])?;
+        let all = |which: usize| able.iter().skip(which).step_by(2).all(|able| *able == 1);
+        let (on_devices, with_nccl) = (all(0), all(1));
+        if wish == 0 && on_devices && !with_nccl && self.is_first() {
+            tracing::warn!(
+                "built without NCCL's headers: tensors go through the hosts' memory (Gloo), which is slower"
+            );
+        }
+        Ok(wish == 1 || (wish == 0 && on_devices && with_nccl))
     }
 
     /// This process, from 0.
@@ -81,13 +104,26 @@ impl World {
         self.rank == 0
     }
 
+    /// What carries a tensor: that of its device.
+    fn carrier(&self, tensor: &Tensor) -> Option<&Group> {
+        self.devices.as_ref().filter(|_| tensor.device().is_cuda()).or(self.hosts.as_ref())
+    }
+
+    /// Waits until everything that was sent to devices has come, or has failed.
+    ///
+    /// # Errors
+    /// When another process is gone, or does not come in time.
+    pub fn settle(&self) -> Result<(), DistributedError> {
+        self.devices.as_ref().map_or(Ok(()), |group| group.settle().map_err(|why| self.lost("waiting", why)))
+    }
+
     /// The rows of all processes in the order of ranks, [W · b, ...], of `own` [b, ...], which has one shape everywhere. No gradient
     /// passes.
     ///
     /// # Errors
     /// When another process is gone, or does not come in time.
     pub fn gather(&self, own: &Tensor) -> Result<Tensor, DistributedError> {
-        let Some(group) = &self.group else { return Ok(own.detach()) };
+        let Some(group) = self.carrier(own) else { return Ok(own.detach()) };
         let gathered = group.all_gather(&own.detach().to_device(group.device()).contiguous());
         Ok(gathered.map_err(|why| self.lost("gathering", why))?.to_device(own.device()))
     }
@@ -97,7 +133,7 @@ impl World {
     /// # Errors
     /// As [`Self::gather`].
     pub fn sum(&self, own: &Tensor) -> Result<Tensor, DistributedError> {
-        let Some(group) = &self.group else { return Ok(own.shallow_clone()) };
+        let Some(group) = self.carrier(own) else { return Ok(own.shallow_clone()) };
         let mut sum = own.detach().to_device(group.device()).contiguous().copy();
         group.all_reduce(&mut sum).map_err(|why| self.lost("summing", why))?;
         Ok(sum.to_device(own.device()))
@@ -108,7 +144,7 @@ impl World {
     /// # Errors
     /// As [`Self::gather`].
     pub fn broadcast(&self, tensor: &mut Tensor) -> Result<(), DistributedError> {
-        let Some(group) = &self.group else { return Ok(()) };
+        let Some(group) = self.carrier(tensor) else { return Ok(()) };
         let mut values = tensor.detach().to_device(group.device()).contiguous().copy();
         group.broadcast(&mut values, 0).map_err(|why| self.lost("broadcasting", why))?;
         tensor.copy_(&values);
@@ -120,7 +156,7 @@ impl World {
     /// # Errors
     /// As [`Self::gather`].
     pub fn gather_numbers(&self, own: &[i64]) -> Result<Vec<i64>, DistributedError> {
-        if self.group.is_none() {
+        if self.hosts.is_none() {
             return Ok(own.to_vec());
         }
         let all = self.gather(&Tensor::from_slice(own))?;
@@ -132,7 +168,7 @@ impl World {
     /// # Errors
     /// As [`Self::gather`].
     pub fn sum_numbers(&self, own: &[i64]) -> Result<Vec<i64>, DistributedError> {
-        if self.group.is_none() {
+        if self.hosts.is_none() {
             return Ok(own.to_vec());
         }
         let sum = self.sum(&Tensor::from_slice(own))?;
@@ -144,7 +180,7 @@ impl World {
     /// # Errors
     /// As [`Self::gather`].
     pub fn gather_texts(&self, own: &str) -> Result<Vec<String>, DistributedError> {
-        if self.group.is_none() {
+        if self.hosts.is_none() {
             return Ok(vec![own.to_owned()]);
         }
         let lengths = self.gather_numbers(&[own.len() as i64])?;
@@ -163,7 +199,7 @@ impl World {
     /// # Errors
     /// As [`Self::gather`].
     pub fn first_text(&self, own: &str) -> Result<String, DistributedError> {
-        if self.group.is_none() {
+        if self.hosts.is_none() {
             return Ok(own.to_owned());
         }
         let length = self.first_numbers(&[own.len() as i64])?[0] as usize;
@@ -217,6 +253,8 @@ impl World {
     }
 
     fn lost(&self, what: &'static str, why: String) -> DistributedError {
+        // Else the device waits for the one that is gone, and what it holds cannot be saved.
+        self.devices.iter().for_each(Group::abort);
         DistributedError::Lost { rank: self.rank, what, why }
     }
 }

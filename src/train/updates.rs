@@ -265,6 +265,7 @@ impl<'a> Session<'a> {
     pub(super) fn update(&mut self, ready: &Ready, gradient: &Gradient) -> Result<Option<Figures>, TrainError> {
         let step = self.state.step;
         let lr = self.recipe.schedule().at(step as i64);
+        self.crew.world.settle()?;
         let figures = Figures::read(gradient, &self.model, lr);
         let broken = finite::check(figures.loss, figures.grad_norm);
         if let Some(what) = broken {

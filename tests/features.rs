@@ -192,3 +192,27 @@ fn what_cannot_be_is_said() {
     fs::write(workspace.path("store"), "no folder").expect("written");
     workspace.fails(2, &train("a", &IMAGES), &["store/image-", "data.cache_dir names the folder of kept features"]);
 }
+
+#[test]
+fn another_kind_of_numbers_has_features_of_its_own() {
+    let workspace = Workspace::new(8);
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo");
+    let paths = ["speech", "image"].map(|modality| format!("encoders.{modality}.path={root}/{modality}_encoder.pt"));
+    let encoders = ["--set", &paths[0], "--set", &paths[1], "--set", "train.steps=4"];
+    workspace.ok(&train("file", &[&IMAGES[..], &encoders].concat()));
+    let half = ["--set", "encoders.image.dtype=bf16", "--set", "encoders.speech.dtype=bf16"];
+    workspace.ok(&train("half", &[&IMAGES[..], &encoders, &half].concat()));
+    workspace.ok(&train("none", &[&encoders[..], &half].concat()));
+    assert_eq!(figures(&workspace, "half"), figures(&workspace, "none"));
+    let (narrow, wide) = (workspace.figures("half", "loss"), workspace.figures("file", "loss"));
+    let apart = narrow.iter().zip(&wide).map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max);
+    assert!((1e-6..0.05).contains(&apart), "{apart}");
+    let names: Vec<String> = fs::read_dir(workspace.path("store"))
+        .expect("a store")
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    assert!(names.len() == 2 && names.iter().any(|name| name.ends_with("-bfloat16-1")), "{names:?}");
+    // The tiny encoders do not bring their input to the kind of their weights.
+    workspace.fails(2, &train("tiny", &half), &["speech.pt", "encoders.speech.dtype: a module has to bring its input"]);
+}

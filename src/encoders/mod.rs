@@ -3,6 +3,7 @@
 
 mod check;
 mod pair;
+mod precision;
 mod section;
 mod spec;
 mod torchscript;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use tch::{Kind, Tensor};
 
 pub use pair::Encoders;
+pub use precision::Precision;
 pub use section::{Cache, EncodersConfig, ImageEncoderConfig, SpeechEncoderConfig};
 pub use spec::{ImageSpec, SpeechSpec};
 pub use torchscript::TorchScript;
@@ -33,6 +35,9 @@ pub trait FrozenEncoder {
 
     /// The kind of its features.
     fn kind(&self) -> Kind;
+
+    /// How it computes them.
+    fn precision(&self) -> Precision;
 
     /// The error of a forward that failed for the reason `why`.
     fn failed(&self, why: String) -> EncoderError;

@@ -1,5 +1,7 @@
 //! Both frozen encoders of a run, run in chunks that bound memory.
 
+use std::path::{Path, PathBuf};
+
 use tch::{Device, Tensor};
 
 use super::{
@@ -26,8 +28,11 @@ impl Encoders {
     /// # Errors
     /// When a file cannot be read or breaks the contract.
     pub fn load(config: &EncodersConfig, device: Device) -> Result<Self, EncoderError> {
-        let speech = TorchScript::speech(config.speech.path.as_deref().unwrap_or("".as_ref()), device)?;
-        let image = TorchScript::image(config.image.path.as_deref().unwrap_or("".as_ref()), device)?;
+        fn path(path: &Option<PathBuf>) -> &Path {
+            path.as_deref().unwrap_or(Path::new(""))
+        }
+        let speech = TorchScript::speech(path(&config.speech.path), config.speech.dtype, device)?;
+        let image = TorchScript::image(path(&config.image.path), config.image.dtype, device)?;
         Ok(Self {
             speech: Box::new(speech),
             image: Box::new(image),

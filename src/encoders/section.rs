@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::Precision;
 use crate::{Range, between, section};
 
 /// Where frozen features are kept once they are computed.
@@ -56,6 +57,8 @@ section! {
         Here, Range::Path("\"hubert.pt\"") => path: Option<PathBuf> = None;
         /// Utterances in one forward of the frozen encoder; bounds memory, changes results by rounding alone.
         Inexact, between(1, 1 << 16) => batch_size: i64 = 32;
+        /// Kind of its numbers: "file" (that of the file), "f32", "tf32", "bf16" or "f16".
+        Fixed, Range::Any => dtype: Precision = Precision::File;
         /// Keep the hidden states of all layers, computed once: "none", "memory" or "disk"; for small sets of short utterances.
         Inexact, Range::Any => cache: Cache = Cache::None;
     }
@@ -68,6 +71,8 @@ section! {
         Here, Range::Path("\"clip.pt\"") => path: Option<PathBuf> = None;
         /// Images in one forward of the frozen encoder; bounds memory, changes results by rounding alone.
         Inexact, between(1, 1 << 16) => batch_size: i64 = 32;
+        /// Kind of its numbers: "file" (that of the file), "f32", "tf32", "bf16" or "f16".
+        Fixed, Range::Any => dtype: Precision = Precision::File;
         /// Keep the image features, computed once: "none", "memory" (of the training data, in each process) or "disk".
         Here, Range::Any => cache: Cache = Cache::None;
     }

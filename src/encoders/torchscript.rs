@@ -7,9 +7,9 @@ use serde::de::DeserializeOwned;
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
 use super::spec::FORMAT;
-use super::{EncoderError, FrozenEncoder, ImageSpec, ImageStates, SpeechSpec, SpeechStates, check};
+use super::{EncoderError, FrozenEncoder, ImageSpec, ImageStates, Precision, SpeechSpec, SpeechStates, check};
 use crate::data::{Pixels, Waveforms};
-use crate::model::LibtorchError;
+use crate::model::{LibtorchError, catch_libtorch};
 
 /// A TorchScript module with the spec of a modality.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub struct TorchScript<Spec> {
     spec: Spec,
     /// Of its features.
     kind: Kind,
+    precision: Precision,
     modality: &'static str,
 }
 
@@ -29,8 +30,8 @@ impl TorchScript<SpeechSpec> {
     ///
     /// # Errors
     /// When the file cannot be read, is no TorchScript or breaks the contract.
-    pub fn speech(path: &Path, device: Device) -> Result<Self, EncoderError> {
-        let mut encoder = Self::load(path, device, "speech")?;
+    pub fn speech(path: &Path, precision: Precision, device: Device) -> Result<Self, EncoderError> {
+        let mut encoder = Self::load(path, precision, device, "speech")?;
         let SpeechSpec { layers, width, sample_rate, min_samples, hop, .. } = encoder.spec;
         encoder.positive(&[layers, width, sample_rate, min_samples, hop])?;
         let input = check::waveforms(&encoder.spec);
@@ -39,7 +40,7 @@ impl TorchScript<SpeechSpec> {
         check::speech_states(&encoder.spec, &first).map_err(|why| encoder.broken(why))?;
         let second = encoder.run(&input).map_err(|why| encoder.broken(why))?;
         check::repeats("hidden states", &first.hidden, &second.hidden).map_err(|why| encoder.broken(why))?;
-        encoder.kind = first.hidden.kind();
+        encoder.settle(first.hidden.kind())?;
         Ok(encoder)
     }
 
@@ -66,6 +67,10 @@ impl FrozenEncoder for TorchScript<SpeechSpec> {
         self.kind
     }
 
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
     fn failed(&self, why: String) -> EncoderError {
         self.forward_error(why)
     }
@@ -80,8 +85,8 @@ impl TorchScript<ImageSpec> {
     ///
     /// # Errors
     /// When the file cannot be read, is no TorchScript or breaks the contract.
-    pub fn image(path: &Path, device: Device) -> Result<Self, EncoderError> {
-        let mut encoder = Self::load(path, device, "image")?;
+    pub fn image(path: &Path, precision: Precision, device: Device) -> Result<Self, EncoderError> {
+        let mut encoder = Self::load(path, precision, device, "image")?;
         let ImageSpec { size, grid: [rows, columns], width, .. } = encoder.spec;
         encoder.positive(&[size, rows, columns, width])?;
         let input = check::pixels(&encoder.spec);
@@ -89,7 +94,7 @@ impl TorchScript<ImageSpec> {
         check::image_states(&encoder.spec, &first).map_err(|why| encoder.broken(why))?;
         let second = encoder.run(&input).map_err(|why| encoder.broken(why))?;
         check::repeats("features", &first.patches, &second.patches).map_err(|why| encoder.broken(why))?;
-        encoder.kind = first.patches.kind();
+        encoder.settle(first.patches.kind())?;
         Ok(encoder)
     }
 
@@ -116,6 +121,10 @@ impl FrozenEncoder for TorchScript<ImageSpec> {
         self.kind
     }
 
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
     fn failed(&self, why: String) -> EncoderError {
         self.forward_error(why)
     }
@@ -126,7 +135,7 @@ impl FrozenEncoder for TorchScript<ImageSpec> {
 }
 
 impl<Spec: DeserializeOwned> TorchScript<Spec> {
-    fn load(path: &Path, device: Device, modality: &'static str) -> Result<Self, EncoderError> {
+    fn load(path: &Path, precision: Precision, device: Device, modality: &'static str) -> Result<Self, EncoderError> {
         let key = format!("encoders.{modality}.path");
         let unreadable =
             |source| EncoderError::Unreadable { path: path.to_owned(), source, key: key.clone(), modality };
@@ -146,6 +155,9 @@ impl<Spec: DeserializeOwned> TorchScript<Spec> {
             key: key.clone(),
         })?;
         module.f_set_eval().map_err(|error| contract(one_line(&error)))?;
+        if let Some(kind) = precision.kind() {
+            catch_libtorch(|| module.to(device, kind, false)).map_err(|error| contract(error.why))?;
+        }
         let text = match module.method_is::<IValue>("spec", &[]) {
             Ok(IValue::String(text)) => text,
             Ok(_) => return Err(contract("its method spec() does not return a string".to_owned())),
@@ -166,13 +178,17 @@ impl<Spec: DeserializeOwned> TorchScript<Spec> {
             return Err(contract(format!("it is of format {}; this program reads format {FORMAT}", kind.format)));
         }
         let spec = serde_json::from_str(&text).map_err(spec_error)?;
-        Ok(Self { module, path: path.to_owned(), device, fingerprint, spec, kind: Kind::Float, modality })
+        Ok(Self { module, path: path.to_owned(), device, fingerprint, spec, kind: Kind::Float, precision, modality })
     }
 
     /// Calls `forward`, which must return two tensors.
     fn call<const N: usize>(&self, inputs: [&Tensor; N]) -> Result<[Tensor; 2], String> {
         let inputs = inputs.map(|tensor| IValue::Tensor(tensor.to_device(self.device)));
-        match self.module.forward_is(&inputs).map_err(|error| one_line(&error))? {
+        self.precision.apply();
+        let outputs = self.module.forward_is(&inputs);
+        // What is trained is computed in full.
+        Precision::F32.apply();
+        match outputs.map_err(|error| one_line(&error))? {
             IValue::Tuple(outputs) => {
                 let count = outputs.len();
                 let tensors: Option<Vec<Tensor>> = outputs
@@ -187,6 +203,25 @@ impl<Spec: DeserializeOwned> TorchScript<Spec> {
         }
     }
 
+    /// Notes the kind of the features, which has to be the one that was asked for.
+    fn settle(&mut self, kind: Kind) -> Result<(), EncoderError> {
+        self.kind = kind;
+        if self.precision.kind().is_some_and(|wanted| wanted != kind) {
+            let modality = self.modality;
+            return Err(self.broken(format!(
+                "its features stay {kind:?} with encoders.{modality}.dtype; it was frozen with its kind: export it in the one that is wanted"
+            )));
+        }
+        if self.device.is_cuda() && kind == Kind::Float && matches!(self.precision, Precision::File | Precision::F32) {
+            let modality = self.modality;
+            tracing::warn!(
+                "the {modality} encoder computes in 32 bits: encoders.{modality}.dtype = \"bf16\" is several times as fast on CUDA, \"tf32\" \
+                 some"
+            );
+        }
+        Ok(())
+    }
+
     fn positive(&self, sizes: &[i64]) -> Result<(), EncoderError> {
         if sizes.iter().all(|size| (1..1 << 24).contains(size)) {
             Ok(())
@@ -196,7 +231,14 @@ impl<Spec: DeserializeOwned> TorchScript<Spec> {
     }
 
     fn broken(&self, why: String) -> EncoderError {
-        EncoderError::Contract { path: self.path.clone(), why }
+        let advice = match self.precision.kind() {
+            Some(_) => format!(
+                "; it was changed by encoders.{}.dtype: a module has to bring its input to the kind of its weights, as those of the exporters do",
+                self.modality
+            ),
+            None => String::new(),
+        };
+        EncoderError::Contract { path: self.path.clone(), why: why + &advice }
     }
 
     fn forward_error(&self, why: String) -> EncoderError {

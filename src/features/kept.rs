@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tch::Kind;
+
 use super::FeatureError;
 use super::memory::Memory;
 use super::store::{Form, Store};
 use crate::data::{DataConfig, Kept, Row, Split};
-use crate::encoders::{Cache, Encoders};
+use crate::encoders::{Cache, Encoders, Precision};
 
 /// Where the features of one modality lie.
 #[derive(Debug)]
@@ -42,13 +44,24 @@ impl KeptSplit {
         };
         let (speech_encoder, image_encoder) = (encoders.speech(), encoders.image());
         let (speech_spec, image_spec) = (speech_encoder.spec(), image_encoder.spec());
+        let kind = |kind: Kind, precision: Precision| (kind, precision == Precision::Tf32);
         let speech_form = || {
             let shape = [speech_spec.layers, -1, speech_spec.width];
-            Form::new("speech", speech_encoder.fingerprint(), speech_encoder.kind(), &shape)
+            Form::new(
+                "speech",
+                speech_encoder.fingerprint(),
+                kind(speech_encoder.kind(), speech_encoder.precision()),
+                &shape,
+            )
         };
         let image_form = || {
             let shape = [1 + image_spec.patches(), image_spec.width];
-            Form::new("image", image_encoder.fingerprint(), image_encoder.kind(), &shape)
+            Form::new(
+                "image",
+                image_encoder.fingerprint(),
+                kind(image_encoder.kind(), image_encoder.precision()),
+                &shape,
+            )
         };
         Ok(Self {
             speech: place(speech, split.utterances.len(), &speech_form)?,

@@ -51,6 +51,8 @@ pub struct Form {
     encoder: String,
     /// As NumPy calls it, but for "bfloat16".
     dtype: String,
+    /// Whether matrices were multiplied with 10 bits of mantissa.
+    tf32: bool,
     /// [1 + N, E], or [L, t, D] with -1 for t.
     shape: Vec<i64>,
 }
@@ -101,7 +103,7 @@ struct Entry {
 
 impl Form {
     /// Features of an encoder of this modality.
-    pub(super) fn new(modality: &str, encoder: &str, kind: Kind, shape: &[i64]) -> Self {
+    pub(super) fn new(modality: &str, encoder: &str, (kind, tf32): (Kind, bool), shape: &[i64]) -> Self {
         let dtype = match kind {
             Kind::Half => "float16",
             Kind::BFloat16 => "bfloat16",
@@ -113,6 +115,7 @@ impl Form {
             modality: modality.to_owned(),
             encoder: encoder.to_owned(),
             dtype: dtype.to_owned(),
+            tf32,
             shape: shape.to_vec(),
         }
     }
@@ -128,7 +131,8 @@ impl Form {
     /// The name of its folder.
     fn folder(&self) -> String {
         let encoder = self.encoder.get(..16).unwrap_or(&self.encoder);
-        format!("{}-{encoder}-{}-{}", self.modality, self.dtype, self.preprocessing)
+        let dtype = if self.tf32 { "tfloat32" } else { &self.dtype };
+        format!("{}-{encoder}-{dtype}-{}", self.modality, self.preprocessing)
     }
 }
 

@@ -27,6 +27,16 @@ pub fn peak_memory() -> Option<u64> {
     bytes_of("/proc/self/status", "VmHWM:")
 }
 
+/// Gives memory that was freed back to the system. The C library keeps what large temporaries of several threads left between smaller ones
+/// that stay.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// A line of one of the kernel's tables, which counts in kB.
 fn bytes_of(file: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;

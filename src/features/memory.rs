@@ -6,6 +6,7 @@ use std::sync::{PoisonError, RwLock};
 use tch::Kind;
 
 use crate::data::Row;
+use crate::machine::give_back_memory;
 
 /// Bytes of a block. Allocators map a block of this size on its own, so that rows which stay do not lie between the large temporaries of
 /// the forwards: rows that were allocated one by one held five times their own size.
@@ -52,6 +53,7 @@ impl Memory {
         let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let has_room = kept.blocks.last().is_some_and(|block| block.len() + row.bytes.len() <= block.capacity());
         if !has_room {
+            give_back_memory();
             kept.blocks.push(Vec::with_capacity(row.bytes.len().max(BLOCK)));
         }
         let block = kept.blocks.len() - 1;

@@ -90,7 +90,7 @@ fn dropped(model: &CmdModel, hidden: &Tensor, frames: &Tensor, dropout: Dropout)
     let (rows, longest) = (hidden.size()[1], hidden.size()[2]);
     let mask = DropoutMask::new(head.draw_dropout(dropout, rows as u64, longest), dropout);
     let rows = Tensor::arange(rows, (Kind::Int64, Device::Cpu));
-    head.embed(&head.layer_sum(hidden), frames, Some((&mask, &rows)))
+    head.embed(&head.layer_sum(hidden).sum, frames, Some((&mask, &rows)))
 }
 
 fn same(a: &Tensor, b: &Tensor, tolerance: f64) -> bool {

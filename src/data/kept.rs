@@ -1,12 +1,41 @@
 //! Features that are known already, so that their files need not be read.
 
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
 use tch::{Device, Kind, Tensor};
+
+/// Bytes of their own, or a part of what others use too.
+#[derive(Clone, Debug)]
+pub enum Bytes {
+    /// Of their own.
+    Own(Vec<u8>),
+    /// A part of a block.
+    Part(Arc<Vec<u8>>, Range<usize>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Part(block, range) => &block[range.clone()],
+        }
+    }
+}
+
+impl PartialEq for Bytes {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
 
 /// Features of one utterance or image, as bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// Its values, in order.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// Their kind.
     pub kind: Kind,
     /// Hidden states [L, t, D], or CLS and patches [1 + N, E].
@@ -20,7 +49,7 @@ impl Row {
         let tensor = tensor.to_device(Device::Cpu).contiguous();
         let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
         tensor.copy_data_u8(&mut bytes, tensor.numel());
-        Self { bytes, kind: tensor.kind(), shape: tensor.size() }
+        Self { bytes: Bytes::Own(bytes), kind: tensor.kind(), shape: tensor.size() }
     }
 }
 

@@ -94,13 +94,14 @@ pub fn stack_speech(rows: &[&Row]) -> Tensor {
     let Some(first) = rows.first() else { return Tensor::zeros([0], (Kind::Float, Device::Cpu)) };
     let longest = rows.iter().map(|row| row.shape[1]).max().unwrap_or(0);
     let (layers, width) = (first.shape[0], first.shape[2]);
-    let mut all = Tensor::zeros([layers, rows.len() as i64, longest, width], (first.kind, Device::Cpu));
+    let mut all = Tensor::empty([layers, rows.len() as i64, longest, width], (first.kind, Device::Cpu));
     let frame = width as usize * first.kind.elt_size_in_bytes();
     let places = values_of::<u8>(&mut all).chunks_exact_mut((longest as usize * frame).max(1));
     for (place, number) in places.zip(0..) {
         let (layer, row) = (number / rows.len(), rows[number % rows.len()]);
         let bytes = row.shape[1] as usize * frame;
         place[..bytes].copy_from_slice(&row.bytes[layer * bytes..][..bytes]);
+        place[bytes..].fill(0);
     }
     all
 }
@@ -120,6 +121,7 @@ fn values_of<T>(tensor: &mut Tensor) -> &mut [T] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Bytes;
 
     #[test]
     fn rows_lie_where_a_tensor_has_them() {
@@ -128,7 +130,7 @@ mod tests {
             let tensor = values.view([2, frames, 3]);
             let mut bytes = vec![0; 4 * tensor.numel()];
             tensor.copy_data_u8(&mut bytes, tensor.numel());
-            (Row { bytes, kind: Kind::Float, shape: vec![2, frames, 3] }, tensor)
+            (Row { bytes: Bytes::Own(bytes), kind: Kind::Float, shape: vec![2, frames, 3] }, tensor)
         };
         let ((a, a_tensor), (b, b_tensor)) = (row(0, 4), row(100, 2));
         let both = stack_speech(&[&a, &b]);

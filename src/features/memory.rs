@@ -1,11 +1,11 @@
 //! Features kept in the memory of a process.
 
 use std::ops::Range;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tch::Kind;
 
-use crate::data::Row;
+use crate::data::{Bytes, Row};
 use crate::machine::give_back_memory;
 
 /// Bytes of a block. Allocators map a block of this size on its own, so that rows which stay do not lie between the large temporaries of
@@ -19,7 +19,10 @@ pub(super) struct Memory(RwLock<Kept>);
 #[derive(Debug)]
 struct Kept {
     places: Vec<Option<Place>>,
-    blocks: Vec<Vec<u8>>,
+    /// Blocks that are full.
+    blocks: Vec<Arc<Vec<u8>>>,
+    /// The one that is being filled.
+    open: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -33,7 +36,7 @@ struct Place {
 impl Memory {
     /// Room for `count` rows.
     pub(super) fn new(count: usize) -> Self {
-        Self(RwLock::new(Kept { places: vec![None; count], blocks: Vec::new() }))
+        Self(RwLock::new(Kept { places: vec![None; count], blocks: Vec::new(), open: Vec::new() }))
     }
 
     /// Whether row `index` is known.
@@ -45,21 +48,27 @@ impl Memory {
     pub(super) fn get(&self, index: usize) -> Option<Row> {
         let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let Place { block, bytes, kind, shape } = kept.places[index].clone()?;
-        Some(Row { bytes: kept.blocks[block][bytes].to_vec(), kind, shape })
+        let bytes = match kept.blocks.get(block) {
+            Some(block) => Bytes::Part(block.clone(), bytes),
+            None => Bytes::Own(kept.open[bytes].to_vec()),
+        };
+        Some(Row { bytes, kind, shape })
     }
 
     /// Keeps row `index`.
     pub(super) fn put(&self, index: usize, row: &Row) {
         let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let has_room = kept.blocks.last().is_some_and(|block| block.len() + row.bytes.len() <= block.capacity());
-        if !has_room {
+        if kept.open.len() + row.bytes.len() > kept.open.capacity() {
             give_back_memory();
-            kept.blocks.push(Vec::with_capacity(row.bytes.len().max(BLOCK)));
+            let new = Vec::with_capacity(row.bytes.len().max(BLOCK));
+            let full = std::mem::replace(&mut kept.open, new);
+            if !full.is_empty() {
+                kept.blocks.push(Arc::new(full));
+            }
         }
-        let block = kept.blocks.len() - 1;
-        let start = kept.blocks[block].len();
-        kept.blocks[block].extend_from_slice(&row.bytes);
-        let bytes = start..start + row.bytes.len();
+        let (block, start) = (kept.blocks.len(), kept.open.len());
+        kept.open.extend_from_slice(&row.bytes);
+        let bytes = start..kept.open.len();
         kept.places[index] = Some(Place { block, bytes, kind: row.kind, shape: row.shape.clone() });
     }
 }
@@ -73,7 +82,11 @@ mod tests {
         let rows: Vec<Row> = [3, 7, BLOCK - 8, 5, BLOCK + 1, 2]
             .iter()
             .zip(1..)
-            .map(|(length, value)| Row { bytes: vec![value; *length], kind: Kind::Uint8, shape: vec![*length as i64] })
+            .map(|(length, value)| Row {
+                bytes: Bytes::Own(vec![value; *length]),
+                kind: Kind::Uint8,
+                shape: vec![*length as i64],
+            })
             .collect();
         let memory = Memory::new(rows.len() + 1);
         rows.iter().enumerate().for_each(|(index, row)| memory.put(index, row));

@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
-use crate::data::Row;
+use crate::data::{Bytes, Row};
 use crate::telemetry::warn_once;
 
 /// Version of the files' form.
@@ -225,7 +225,7 @@ impl Store {
         }
         let values: i64 = shape.iter().product();
         (values as u64 * self.kind.elt_size_in_bytes() as u64 == entry.bytes).then_some(Row {
-            bytes,
+            bytes: Bytes::Own(bytes),
             kind: self.kind,
             shape,
         })

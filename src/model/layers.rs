@@ -58,10 +58,10 @@ impl LayerNorm {
     }
 }
 
-/// Layer normalisation over the last dimension without parameters.
-pub(super) fn standardise(x: &Tensor) -> Tensor {
+/// Layer normalisation over the last dimension without parameters; with the mean and 1/σ of each row, [.., 1].
+pub(super) fn standardise(x: &Tensor) -> (Tensor, Tensor, Tensor) {
     let width = x.size()[x.dim() - 1];
-    x.layer_norm([width], None::<&Tensor>, None::<&Tensor>, LAYER_NORM_EPS, false)
+    x.native_layer_norm([width], None::<&Tensor>, None::<&Tensor>, LAYER_NORM_EPS)
 }
 
 /// x / max(‖x‖₂, 1e-12) over the last dimension.

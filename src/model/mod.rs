@@ -29,4 +29,4 @@ pub use fusion::{FusionEncoder, QueryNorm};
 pub use libtorch::{LibtorchError, catch_libtorch};
 pub use noise::{DonorPosition, PatchNoise};
 pub use parameters::{Initial, ParameterSpec, Parameters};
-pub use speech_head::{Dropout, DropoutMask, SpeechHead};
+pub use speech_head::{Dropout, DropoutMask, LayerSum, SpeechHead};

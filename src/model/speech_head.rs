@@ -89,6 +89,37 @@ fn dropped(x: Tensor, mask: Option<&Tensor>) -> Tensor {
     }
 }
 
+/// The layers' sum and what its gradient needs.
+#[derive(Debug)]
+pub struct LayerSum {
+    /// [B, T, D].
+    pub sum: Tensor,
+    /// Mean and 1/σ of every state, [B, T, 1] each, a layer, if states are normalised.
+    moments: Vec<(Tensor, Tensor)>,
+}
+
+impl LayerSum {
+    /// Adds the gradient of w to `head`, for the hidden states that this is the sum of, where the sum has a gradient g:
+    /// d L / d softmax(w)_l = <g, LN(h_l)> = Σ 1/σ (<g, h_l> - μ Σ_d g), over frames.
+    pub fn add_gradient(&self, head: &SpeechHead, hidden: &Tensor) {
+        let gradient = self.sum.grad();
+        let over_width = |x: &Tensor| x.sum_dim_intlist([-1i64].as_slice(), true, Kind::Float);
+        let products: Vec<Tensor> = tch::no_grad(|| {
+            let whole = over_width(&gradient);
+            (0..hidden.size()[0])
+                .map(|layer| {
+                    let product = over_width(&(hidden.select(0, layer) * &gradient));
+                    match self.moments.get(layer as usize) {
+                        Some((mean, rstd)) => ((product - mean * &whole) * rstd).sum(Kind::Float),
+                        None => product.sum(Kind::Float),
+                    }
+                })
+                .collect()
+        });
+        (head.layer_weights.softmax(0, None) * Tensor::stack(&products, 0)).sum(Kind::Float).backward();
+    }
+}
+
 /// Weighted layer sum, CLS token, transformer layer, projection.
 #[derive(Debug)]
 pub struct SpeechHead {
@@ -160,35 +191,30 @@ impl SpeechHead {
     /// `hidden` [L, B, T, D]: the frozen encoder's hidden states; `frames` `[B]`: valid frames of each utterance. What stands
     /// in `hidden` beyond them has no influence as long as it is finite.
     pub fn forward(&self, hidden: &Tensor, frames: &Tensor) -> Tensor {
-        self.embed(&self.layer_sum(hidden), frames, None)
+        self.embed(&self.layer_sum(hidden).sum, frames, None)
     }
 
     /// Σ_l softmax(w)_l LN(hidden_l), [B, T, D], without a gradient, layer by layer: no copy of all layers is made.
-    /// [`Self::add_layer_gradient`] has the gradient of w.
-    pub fn layer_sum(&self, hidden: &Tensor) -> Tensor {
+    /// [`LayerSum::add_gradient`] has the gradient of w.
+    pub fn layer_sum(&self, hidden: &Tensor) -> LayerSum {
         tch::no_grad(|| {
             let weights = self.layer_weights.softmax(0, None);
             let size = hidden.size();
             let mut sum = Tensor::zeros(&size[1..], (Kind::Float, hidden.device()));
+            let mut moments = Vec::new();
             for layer in 0..size[0] {
-                let _ = sum.addcmul_(&self.layer(hidden, layer), &weights.get(layer));
+                let state = hidden.select(0, layer).to_kind(Kind::Float);
+                let state = if self.normalize_layers {
+                    let (state, mean, rstd) = standardise(&state);
+                    moments.push((mean, rstd));
+                    state
+                } else {
+                    state
+                };
+                let _ = sum.addcmul_(&state, &weights.get(layer));
             }
-            sum
+            LayerSum { sum, moments }
         })
-    }
-
-    /// Adds the gradient of w, for hidden states whose [`Self::layer_sum`] has the gradient `gradient` [B, T, D].
-    pub fn add_layer_gradient(&self, hidden: &Tensor, gradient: &Tensor) {
-        let products: Vec<Tensor> = tch::no_grad(|| {
-            (0..hidden.size()[0]).map(|layer| (self.layer(hidden, layer) * gradient).sum(Kind::Float)).collect()
-        });
-        (self.layer_weights.softmax(0, None) * Tensor::stack(&products, 0)).sum(Kind::Float).backward();
-    }
-
-    /// One of the hidden states in f32, [B, T, D], normalised if that is asked for.
-    fn layer(&self, hidden: &Tensor, layer: i64) -> Tensor {
-        let state = hidden.select(0, layer).to_kind(Kind::Float);
-        if self.normalize_layers { standardise(&state) } else { state }
     }
 
     /// S_cls, [B, E], L2-normalised, of the layers' sum [B, T, D]; with the dropout of these rows, i64 `[B]`, of a batch.
@@ -221,7 +247,7 @@ impl SpeechHead {
 
     /// S = {S_cls, s_1, ..., s_T}, [B, T + 1, E], each L2-normalised, without dropout: for those who want the frames too.
     pub fn forward_frames(&self, hidden: &Tensor, frames: &Tensor) -> Tensor {
-        let x = self.sequence(&self.layer_sum(hidden));
+        let x = self.sequence(&self.layer_sum(hidden).sum);
         let (batch, length, width) = (x.size()[0], x.size()[1], self.cls.size()[0]);
         let per_head = |x: &Tensor| x.view([batch, length, self.heads, -1]).transpose(1, 2);
         let projected = self.in_proj.forward(&x);

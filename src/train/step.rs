@@ -6,7 +6,7 @@
 use tch::{Kind, Tensor};
 
 use crate::distributed::{DistributedError, World};
-use crate::model::{CmdModel, DropoutMask, Embedded, Encoded, LossOptions, Losses, PatchNoise};
+use crate::model::{CmdModel, DropoutMask, Embedded, Encoded, LayerSum, LossOptions, Losses, PatchNoise};
 
 /// The losses of a global batch and their gradient.
 #[derive(Debug)]
@@ -45,13 +45,15 @@ pub fn gradient(
 ) -> Result<Gradient, DistributedError> {
     model.parameters_mut().zero_grad();
     let head = model.speech();
-    let sums: Vec<Tensor> =
-        encoded.speech.iter().map(|chunk| head.layer_sum(&chunk.hidden).set_requires_grad(true)).collect();
+    let sums: Vec<LayerSum> = encoded.speech.iter().map(|chunk| head.layer_sum(&chunk.hidden)).collect();
     let parts: Vec<Tensor> = encoded
         .speech
         .iter()
         .zip(&sums)
-        .map(|(chunk, sum)| head.embed(sum, &chunk.frames, step.dropout.as_ref().map(|mask| (mask, &chunk.rows))))
+        .map(|(chunk, LayerSum { sum, .. })| {
+            let sum = sum.set_requires_grad(true);
+            head.embed(&sum, &chunk.frames, step.dropout.as_ref().map(|mask| (mask, &chunk.rows)))
+        })
         .collect();
     let own_cls = Tensor::cat(&parts, 0).index_select(0, &encoded.speech_place);
 
@@ -70,7 +72,7 @@ pub fn gradient(
     let own_gradient = speech_cls.grad().narrow(0, step.first_row, own_cls.size()[0]);
     (&own_cls * own_gradient).sum(Kind::Float).backward();
     for (chunk, sum) in encoded.speech.iter().zip(&sums) {
-        model.speech().add_layer_gradient(&chunk.hidden, &sum.grad());
+        sum.add_gradient(model.speech(), &chunk.hidden);
     }
     let flat = model.parameters().gradient();
     if !world.is_first() {

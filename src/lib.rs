@@ -15,7 +15,6 @@ pub mod encoders;
 pub mod eval;
 pub mod features;
 mod keys;
-pub mod machine;
 pub mod model;
 pub mod signals;
 pub mod telemetry;

@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use super::disk::{aside, settle_exchange, write_whole};
 use super::folder::{self, Checkpoint, MODEL, Moments};
 use super::{CheckpointError, State, link};
-use crate::machine::existing;
 use crate::model::CmdModel;
+use crate::telemetry::existing;
 
 const CONFIG: &str = "config.toml";
 const CHECKPOINTS: &str = "checkpoints";

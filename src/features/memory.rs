@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tch::Kind;
 
 use crate::data::{Bytes, Row};
-use crate::machine::give_back_memory;
+use crate::telemetry::give_back_memory;
 
 /// Bytes of a block. Allocators map a block of this size on its own, so that rows which stay do not lie between the large temporaries of
 /// the forwards: rows that were allocated one by one held five times their own size.

@@ -4,7 +4,7 @@ use super::kept::Place;
 use super::{FeatureError, FeatureSource};
 use crate::data::{Header, Split};
 use crate::encoders::Encoders;
-use crate::machine::free_disk;
+use crate::telemetry::free_disk;
 
 /// Utterances whose headers tell the mean length.
 const MEASURED: usize = 200;

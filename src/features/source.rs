@@ -1,5 +1,6 @@
 //! The door to frozen features of a split.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ pub struct FeatureSource<'a> {
     pub(super) kept: Arc<KeptSplit>,
     /// Utterances without features.
     pub(super) unusable: HashMap<usize, DataError>,
+    /// Utterances by length, once they were looked at.
+    pub(super) groups: OnceCell<Vec<Vec<usize>>>,
 }
 
 impl<'a> FeatureSource<'a> {
@@ -68,6 +71,7 @@ impl<'a> FeatureSource<'a> {
             form: AudioForm::new(spec.sample_rate as u32, spec.min_samples as usize, seconds),
             kept: Arc::new(KeptSplit::open(split, encoders, &config.data, (speech, images))?),
             unusable: HashMap::new(),
+            groups: OnceCell::new(),
         })
     }
 

@@ -266,14 +266,19 @@ impl FeatureSource<'_> {
         Ok(())
     }
 
-    /// Utterances in groups of like length. Where processes share them out, rank 0's order counts: another machine's files may differ.
+    /// Utterances in groups of like length, made once. Where processes share them out, rank 0's order counts: another machine's files may
+    /// differ.
     fn groups_by_length(&self) -> Result<Vec<Vec<usize>>, FeatureError> {
+        if let Some(groups) = self.groups.get() {
+            return Ok(groups.clone());
+        }
         let size = self.config.encoders.speech.batch_size as usize;
         let groups = self.split.utterances_by_length(size);
         let order: Vec<i64> = groups.into_iter().flatten().map(|index| index as i64).collect();
         let order: Vec<usize> =
             self.crew.world.first_numbers(&order)?.into_iter().map(|index| index as usize).collect();
-        Ok(order.chunks(size).map(<[usize]>::to_vec).collect())
+        let groups = order.chunks(size).map(<[usize]>::to_vec).collect();
+        Ok(self.groups.get_or_init(|| groups).clone())
     }
 
     fn read_audio(&self) -> impl Fn(usize) -> Result<Audio, DataError> + Send + Sync + use<> {

@@ -1,9 +1,11 @@
-//! What a person sees while the program works: log lines and progress, both on standard error.
+//! What a person sees while the program works, log lines and progress, both on standard error; and what the machine has to work with.
 
 mod log;
+mod machine;
 mod once;
 mod progress;
 
 pub use log::start_logging;
+pub use machine::{existing, free_disk, free_memory, give_back_memory, peak_memory};
 pub use once::warn_once;
 pub use progress::Progress;

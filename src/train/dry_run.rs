@@ -10,7 +10,7 @@ use crate::data::Split;
 use crate::encoders::Cache;
 use crate::eval::EvalSet;
 use crate::features::{FeatureSource, Use, hidden_bytes, image_bytes};
-use crate::machine::{free_disk, free_memory, peak_memory};
+use crate::telemetry::{free_disk, free_memory, peak_memory};
 
 /// Images of the development split that are evaluated.
 const IMAGES: usize = 8;

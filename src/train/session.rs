@@ -11,8 +11,8 @@ use crate::checkpoint::{BestScore, CheckpointError, Fingerprint, RunDir, State};
 use crate::data::{Dataset, Split};
 use crate::distributed::Crew;
 use crate::encoders::Encoders;
-use crate::machine::free_disk;
 use crate::model::{CmdModel, catch_libtorch};
+use crate::telemetry::free_disk;
 
 /// One training.
 ///

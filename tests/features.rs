@@ -185,6 +185,14 @@ fn several_processes_fill_it_and_a_kill_loses_nothing() {
 }
 
 #[test]
+fn a_dry_run_tells_the_room_and_writes_nothing() {
+    let workspace = Workspace::new(8);
+    let said = workspace.ok(&[&["train", "--config", "tiny.toml", "--dry-run"], &DISK[..]].concat());
+    assert!(said.contains("kept on disk   0.00 GB, ") && said.contains("nothing was written"), "{said}");
+    assert!(!workspace.path("store").exists());
+}
+
+#[test]
 fn what_cannot_be_is_said() {
     let workspace = Workspace::new(8);
     workspace.fails(2, &["cache", "tiny.toml"], &["keeps no features on disk", "encoders.image.cache = \"disk\""]);

@@ -9,8 +9,8 @@ use super::{Session, TrainError};
 use crate::data::Split;
 use crate::encoders::Cache;
 use crate::eval::EvalSet;
-use crate::features::{FeatureSource, Use, hidden_bytes, image_bytes};
-use crate::telemetry::{free_disk, free_memory, peak_memory};
+use crate::features::{FeatureSource, Use, cache_folder, hidden_bytes, image_bytes};
+use crate::telemetry::{existing, free_disk, free_memory, peak_memory};
 
 /// Images of the development split that are evaluated.
 const IMAGES: usize = 8;
@@ -34,6 +34,10 @@ pub struct DryRun {
     pub free_bytes: Option<u64>,
     /// Bytes of the features that are kept in the memory of this machine.
     pub cache_bytes: u64,
+    /// Bytes of the features that are kept on disk, with those that are there already.
+    pub disk_bytes: u64,
+    /// Bytes free for them, where the system tells.
+    pub free_disk: Option<u64>,
     /// Bytes of memory that are free, where the system tells.
     pub free_memory: Option<u64>,
     /// The largest memory of this process so far.
@@ -51,6 +55,16 @@ impl Session<'_> {
     }
 
     fn try_dry_run(&mut self, output: &Path) -> Result<DryRun, TrainError> {
+        let (cache_bytes, disk_bytes) = (self.cache_bytes(Cache::Memory), self.cache_bytes(Cache::Disk));
+        let store = existing(&cache_folder(&self.recipe.features.data)).to_owned();
+        // Nothing is written: what a run would keep on disk is made anew here.
+        let encoders = &mut self.recipe.features.encoders;
+        if encoders.image.cache == Cache::Disk {
+            encoders.image.cache = Cache::None;
+        }
+        if encoders.speech.cache == Cache::Disk {
+            encoders.speech.cache = Cache::Memory;
+        }
         self.prepare()?;
         self.check_disk(output);
         self.check_memory();
@@ -78,7 +92,9 @@ impl Session<'_> {
             step_seconds,
             checkpoint_bytes: self.kept_bytes(),
             free_bytes: free_disk(output),
-            cache_bytes: self.cache_bytes(),
+            cache_bytes,
+            disk_bytes,
+            free_disk: free_disk(&store),
             free_memory: free_memory(),
             peak_memory: peak_memory(),
         })
@@ -86,7 +102,7 @@ impl Session<'_> {
 
     /// Warns where what is kept in memory is more than there is.
     pub(super) fn check_memory(&self) {
-        let (needed, free) = (self.cache_bytes(), free_memory());
+        let (needed, free) = (self.cache_bytes(Cache::Memory), free_memory());
         if let Some(free) = free.filter(|free| *free < needed && self.crew.world.is_first()) {
             tracing::warn!(
                 "encoders.*.cache will take some {:.1} GB of memory, {:.1} GB are free",
@@ -96,16 +112,17 @@ impl Session<'_> {
         }
     }
 
-    /// Memory that `encoders.*.cache` takes on this machine: each process keeps the features of all training data, and its share of the
-    /// hidden states of the development split.
-    fn cache_bytes(&self) -> u64 {
+    /// What the features that are kept in `place` take on this machine: of memory, each process has those of all training data, and its
+    /// share of the hidden states of the development split; of a disk, all have the same.
+    fn cache_bytes(&self, place: Cache) -> u64 {
         let (config, world) = (&self.recipe.features, self.crew.world);
-        let (here, all) = (world.here() as u64, world.size() as u64);
+        let in_memory = (world.here() as u64, world.size() as u64);
+        let (here, all) = if place == Cache::Memory { in_memory } else { (1, 1) };
         let mut bytes = 0;
-        if config.encoders.image.cache == Cache::Memory {
+        if config.encoders.image.cache == place {
             bytes += here * image_bytes(self.encoders, self.split.images.len());
         }
-        if config.encoders.speech.cache == Cache::Memory {
+        if config.encoders.speech.cache == place {
             let of = |split: &Split, seconds: f64| hidden_bytes(self.encoders, split, split.utterances.len(), seconds);
             bytes += here * of(&self.split, config.audio.max_seconds);
             bytes += here * of(&self.dev_split, config.audio.eval_max_seconds) / all;
@@ -131,6 +148,9 @@ impl fmt::Display for DryRun {
         writeln!(out, "evaluation     of a few images works")?;
         writeln!(out, "checkpoints    {}{}", giga(self.checkpoint_bytes), of(self.free_bytes))?;
         writeln!(out, "kept features  {} of memory{}", giga(self.cache_bytes), of(self.free_memory))?;
+        if self.disk_bytes > 0 {
+            writeln!(out, "kept on disk   {}{}", giga(self.disk_bytes), of(self.free_disk))?;
+        }
         if let Some(peak) = self.peak_memory {
             writeln!(out, "peak memory    {} so far", giga(peak))?;
         }

@@ -142,7 +142,7 @@ fn a_changed_file_and_another_encoder_have_other_features() {
     let before = fs::metadata(&audio).expect("audio").modified().expect("a time");
     flip(&audio, 2001);
     fs::File::options().append(true).open(&audio).and_then(|file| file.set_modified(before)).expect("the old time");
-    cache(&workspace, &["--verify"]);
+    workspace.ok(&[&["cache", "tiny.toml", "--verify", "--nproc", "2"], &DISK[..]].concat());
     workspace.ok(&train("verified", &DISK));
     workspace.ok(&train("new", &["--set", "encoders.speech.cache=memory"]));
     assert_eq!(figures(&workspace, "verified"), figures(&workspace, "new"));

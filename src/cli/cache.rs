@@ -77,10 +77,9 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         let mut features = config.features();
         features.data.share_cores(world.here());
         let mut source = FeatureSource::new(&encoders, &split, &features, purpose, crew)?;
-        if args.verify && world.is_first() {
-            source.verify();
+        if args.verify {
+            source.verify()?;
         }
-        world.first_numbers(&[0])?;
         if config.encoders.image.cache == Cache::Disk {
             source.check_image_room()?;
             source.fill_images()?;

@@ -106,13 +106,17 @@ impl KeptSplit {
         put(&self.images, rows, |image| self.picture(image));
     }
 
-    /// Looks whether files are still what their features were made from, by their content.
-    pub(super) fn verify(&self) {
+    /// Looks by its content whether the file of an utterance is still what its features were made from.
+    pub(super) fn verify_speech(&self, utterance: usize) {
         if let Place::Disk(store) = &self.speech {
-            self.split.utterances.iter().for_each(|utterance| store.verify(&utterance.audio));
+            store.verify(self.audio(utterance));
         }
+    }
+
+    /// The same of an image.
+    pub(super) fn verify_image(&self, image: usize) {
         if let Place::Disk(store) = &self.images {
-            self.split.images.iter().for_each(|image| store.verify(&image.path));
+            store.verify(self.picture(image));
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod kept;
 mod memory;
+mod on_disk;
 mod room;
 mod sent;
 mod source;
@@ -14,11 +15,11 @@ mod whole;
 use std::path::PathBuf;
 
 pub use kept::cache_folder;
+pub use on_disk::OnDisk;
 pub use room::{hidden_bytes, image_bytes};
 pub use sent::to_device;
 pub use source::{FeatureSource, Use};
 pub use store::StoreError;
-pub use whole::OnDisk;
 
 use crate::data::{AudioConfig, DataConfig, DataError};
 use crate::distributed::DistributedError;

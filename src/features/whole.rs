@@ -1,7 +1,6 @@
 //! Features of all images or utterances of a split, in groups whose composition depends on the data alone.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 
 use tch::{Device, Tensor};
 
@@ -17,19 +16,8 @@ use crate::encoders::{ImageStates, SpeechStates};
 use crate::model::catch_libtorch;
 use crate::telemetry::warn_once;
 
-/// What a store holds of a split.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OnDisk {
-    /// Its folder.
-    pub folder: PathBuf,
-    /// Rows that are there.
-    pub kept: usize,
-    /// Rows that there can be.
-    pub count: usize,
-}
-
 /// Files that a thread looks at in one group.
-const FILES: usize = 64;
+pub(super) const FILES: usize = 64;
 
 impl FeatureSource<'_> {
     /// Computes what the configuration asks to be kept, but for image features on disk: those are kept as they come up.
@@ -48,29 +36,6 @@ impl FeatureSource<'_> {
             self.fill_speech()?;
         }
         Ok(())
-    }
-
-    /// Forgets what is kept on disk of files whose content is not what it was made from, whatever their size and time say.
-    pub fn verify(&self) {
-        self.kept.verify();
-    }
-
-    /// Where the features on disk lie and how many of the split's are there: speech, images.
-    #[must_use]
-    pub fn on_disk(&self) -> [Option<OnDisk>; 2] {
-        let found = |place: &Place, count: usize, has: &dyn Fn(usize) -> bool| match place {
-            Place::Disk(store) => Some(OnDisk {
-                folder: store.folder().to_owned(),
-                kept: (0..count).filter(|index| has(*index)).count(),
-                count,
-            }),
-            Place::Nowhere | Place::Memory(_) => None,
-        };
-        let (speech, images) = (self.split.utterances.len(), self.split.images.len());
-        [
-            found(&self.kept.speech, speech, &|utterance| self.kept.has_speech(utterance)),
-            found(&self.kept.images, images, &|image| self.kept.has_image(image)),
-        ]
     }
 
     /// Computes the features of all images that are not kept yet, and keeps them.
@@ -345,7 +310,7 @@ impl FeatureSource<'_> {
     }
 
     /// Reads whole groups; after each all processes agree to go on. Returns what cannot be read.
-    fn for_each<T: Weight + Send + 'static, E: From<FeatureError> + From<DataError>>(
+    pub(super) fn for_each<T: Weight + Send + 'static, E: From<FeatureError> + From<DataError>>(
         &self,
         what: (&str, &'static str),
         groups: Vec<Vec<usize>>,

@@ -28,7 +28,7 @@ fn main() {
 /// c10d's C entries; libtorch's headers want those of Gloo, which its package leaves out.
 fn compile_shim(libraries: &Path, has_cuda: bool) {
     println!("cargo:rerun-if-changed=src/distributed");
-    println!("cargo:rerun-if-changed=src/encoders/tf32.cpp");
+    println!("cargo:rerun-if-changed=src/model/libtorch.cpp");
     let include = libraries.join("../include");
     let mut build = cc::Build::new();
     if has_cuda {
@@ -51,7 +51,7 @@ fn compile_shim(libraries: &Path, has_cuda: bool) {
         .cpp(true)
         .std("c++17")
         .file("src/distributed/shim.cpp")
-        .file("src/encoders/tf32.cpp")
+        .file("src/model/libtorch.cpp")
         .include("src/distributed/gloo_stubs")
         .flag("-isystem")
         .flag(&include)

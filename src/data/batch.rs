@@ -12,6 +12,7 @@ use super::{
     Waveforms,
 };
 use crate::draw::{Draw, Purpose};
+use crate::model::pinned;
 
 /// Draws of another sample in place of an unreadable one, before the data set is given up.
 const MAX_SUBSTITUTES: usize = 100;
@@ -180,7 +181,7 @@ impl BatchPlan {
         // Those of like length lie together, so that little is padding.
         waves.sort_by_key(|(_, wave)| std::cmp::Reverse(wave.len()));
         hidden.sort_by_key(|(_, known)| std::cmp::Reverse(known.shape[1]));
-        let ready = |tensor: Tensor| if self.device.is_cuda() { tensor.pin_memory(self.device) } else { tensor };
+        let ready = |tensor: Tensor| if self.device.is_cuda() { pinned(&tensor) } else { tensor };
         Batch {
             utterances,
             image_ids,

@@ -61,17 +61,3 @@ pub trait Kept: Send + Sync {
     /// CLS and patches [1 + N, E] of an image.
     fn image(&self, image: usize) -> Option<Row>;
 }
-
-/// Nothing is known.
-#[derive(Clone, Copy, Debug)]
-pub struct Nothing;
-
-impl Kept for Nothing {
-    fn speech(&self, _: usize) -> Option<Row> {
-        None
-    }
-
-    fn image(&self, _: usize) -> Option<Row> {
-        None
-    }
-}

@@ -24,7 +24,7 @@ pub use audit::{Audit, BadFile, SplitCounts};
 pub use batch::{Batch, BatchPlan, Given, KnownSpeech, Replaced, Rows, TrainingBatches};
 pub use dataset::{Dataset, Image, Skipped, Split, Utterance};
 pub use groups::{GroupReader, Weight};
-pub use kept::{Bytes, Kept, Nothing, Row};
+pub use kept::{Bytes, Kept, Row};
 pub use kinds::write_manifest;
 pub use order::{Order, Position};
 pub use picture::{Picture, PictureForm};

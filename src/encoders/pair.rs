@@ -131,14 +131,6 @@ fn chunks_of(rows: i64, size: i64) -> impl Iterator<Item = (i64, i64)> {
     (0..rows).step_by(size as usize).map(move |start| (start, size.min(rows - start)))
 }
 
-impl SpeechStates {
-    /// Row `row` alone, without padding: [L, t, D].
-    pub fn row(&self, row: i64) -> Tensor {
-        let frames = self.frames.int64_value(&[row]);
-        self.hidden.select(1, row).narrow(1, 0, frames)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
+use crate::model::allow_tf32;
+
 /// The kind of an encoder's weights and features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -33,11 +35,6 @@ impl Precision {
 
     /// Says to libtorch how matrices of 32 bits are multiplied from now on.
     pub(super) fn apply(self) {
-        // SAFETY: it sets two flags.
-        unsafe { cmd_allow_tf32(self == Self::Tf32) }
+        allow_tf32(self == Self::Tf32);
     }
-}
-
-unsafe extern "C" {
-    fn cmd_allow_tf32(allow: bool);
 }

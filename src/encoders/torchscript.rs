@@ -215,8 +215,7 @@ impl<Spec: DeserializeOwned> TorchScript<Spec> {
         if self.device.is_cuda() && kind == Kind::Float && matches!(self.precision, Precision::File | Precision::F32) {
             let modality = self.modality;
             tracing::warn!(
-                "the {modality} encoder computes in 32 bits: encoders.{modality}.dtype = \"bf16\" is several times as fast on CUDA, \"tf32\" \
-                 some"
+                "the {modality} encoder computes in 32 bits without CUDA's matrix units: encoders.{modality}.dtype = \"bf16\" or \"tf32\" uses them"
             );
         }
         Ok(())

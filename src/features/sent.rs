@@ -2,10 +2,12 @@
 
 use tch::{Device, Tensor};
 
+use crate::model::pinned;
+
 /// `tensor` on `device`. Nobody waits for a copy to CUDA, which is made from pinned memory.
 pub fn to_device(tensor: &Tensor, device: Device) -> Tensor {
-    let is_pageable = device.is_cuda() && !tensor.device().is_cuda() && !tensor.is_pinned(device);
-    let source = if is_pageable { tensor.pin_memory(device) } else { tensor.shallow_clone() };
+    let goes_up = device.is_cuda() && !tensor.device().is_cuda();
+    let source = if goes_up { pinned(tensor) } else { tensor.shallow_clone() };
     source.to_device_(device, source.kind(), true, false)
 }
 

@@ -1,7 +1,10 @@
-//! Where libtorch's errors, which tch turns into panics, become errors of their own.
+//! libtorch where tch ends: its errors, which tch turns into panics, as errors of their own, and what tch has no name for (`libtorch.cpp`).
 
 use std::any::Any;
+use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tch::Tensor;
 
 /// libtorch could not do what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +50,26 @@ impl LibtorchError {
 /// See above.
 pub fn catch_libtorch<T>(work: impl FnOnce() -> T) -> Result<T, LibtorchError> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| LibtorchError::from_panic(&*panic))
+}
+
+unsafe extern "C" {
+    fn cmd_allow_tf32(allow: bool);
+    fn cmd_pinned(tensor: *const c_void) -> *mut c_void;
+}
+
+/// Whether CUDA multiplies matrices of 32-bit floats with 10 bits of mantissa from now on.
+pub fn allow_tf32(allow: bool) {
+    // SAFETY: it sets two flags.
+    unsafe { cmd_allow_tf32(allow) }
+}
+
+/// `tensor` in pinned memory, from which CUDA copies while the host goes on; as it is where there is none.
+pub fn pinned(tensor: &Tensor) -> Tensor {
+    // SAFETY: a tch tensor is an `at::Tensor*`, and so is what comes back, which is this one's from now on.
+    unsafe {
+        let there = cmd_pinned(tensor.as_ptr().cast());
+        if there.is_null() { tensor.shallow_clone() } else { Tensor::from_ptr(there.cast()) }
+    }
 }
 
 #[cfg(test)]

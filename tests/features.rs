@@ -188,6 +188,13 @@ fn several_processes_fill_it_and_a_kill_loses_nothing() {
 fn a_dry_run_tells_the_room_and_writes_nothing() {
     let workspace = Workspace::new(8);
     let said = workspace.ok(&[&["train", "--config", "tiny.toml", "--dry-run"], &DISK[..]].concat());
+    fs::write(workspace.path("file"), "no folder").expect("written");
+    let dry = ["train", "--config", "tiny.toml", "--dry-run", "--set", "encoders.image.cache=disk"];
+    workspace.fails(
+        2,
+        &[&dry[..], &["--set", "data.cache_dir=file"]].concat(),
+        &["file: no folder that can be written"],
+    );
     assert!(said.contains("kept on disk   0.00 GB, ") && said.contains("nothing was written"), "{said}");
     assert!(!workspace.path("store").exists());
 }

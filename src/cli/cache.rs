@@ -88,7 +88,6 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
             source.check_kept()?;
             source.fill_speech()?;
         }
-        world.first_numbers(&[0])?;
         if world.is_first() {
             results.push((name, source.on_disk()));
         }

@@ -11,10 +11,10 @@ use crate::signals::Signals;
 /// Several processes, here and on other machines.
 #[derive(Debug, clap::Args)]
 pub(super) struct LaunchArgs {
-    /// Trains in N processes on this machine, each with a share of the batch. With torchrun or SLURM leave it out.
+    /// Works in N processes on this machine, which share the work out. With torchrun or SLURM leave it out.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
     nproc: usize,
-    /// Machines that train together; run the same command on each, with its own --node-rank.
+    /// Machines that work together; run the same command on each, with its own --node-rank.
     #[arg(long, value_name = "M", default_value_t = 1, value_parser = count)]
     nnodes: usize,
     /// This machine, from 0.

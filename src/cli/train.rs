@@ -133,7 +133,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     }
     drop(starting);
     if !world.is_first() {
-        // Only the first process writes.
+        // Only the first process writes the run.
         return Ok(session.train()?);
     }
     let (run, _lock) = match (target, lock) {

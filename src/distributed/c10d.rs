@@ -223,6 +223,9 @@ impl Group {
     /// # Errors
     /// libtorch's reason, at the latest after the group's time-out.
     pub fn settle(&self) -> Result<(), String> {
+        if self.is_broken.get() {
+            return Err("the group was ended".to_owned());
+        }
         if !self.device.is_cuda() {
             return Ok(());
         }

@@ -110,8 +110,8 @@ char* c10d_nccl(void* store, const char* prefix, int device, int rank, int size,
     const uint64_t built = (uint64_t{NCCL_MAJOR} << 32) | (uint64_t{NCCL_MINOR} << 16) | NCCL_PATCH, found = torch::cuda::nccl::version();
     TORCH_CHECK(built == found, "built with the headers of NCCL ", NCCL_MAJOR, ".", NCCL_MINOR, ".", NCCL_PATCH, ", but libtorch has ",
         found >> 32, ".", (found >> 16) & 0xffff, ".", found & 0xffff, "; build again with those of libtorch");
-    // The watchdog ends collectives that fail or take too long, and not the process: what was trained is still to be saved.
-    setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2", 0);
+    // The watchdog ends collectives that fail or take too long, and not the process, as launchers ask it to: what was trained is still to be saved.
+    setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2", 1);
     auto options = c10d::ProcessGroupNCCL::Options::create();
     options->timeout = std::chrono::milliseconds(timeout_ms);
     auto prefixed = c10::make_intrusive<c10d::PrefixStore>(prefix, *static_cast<Store*>(store));

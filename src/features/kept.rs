@@ -19,6 +19,17 @@ pub(super) enum Place {
     Disk(Store),
 }
 
+impl Place {
+    /// Whether rows can be put there.
+    pub(super) fn takes_rows(&self) -> bool {
+        match self {
+            Self::Nowhere => false,
+            Self::Memory(_) => true,
+            Self::Disk(store) => store.is_writable(),
+        }
+    }
+}
+
 /// The known features of a split.
 #[derive(Debug)]
 pub(super) struct KeptSplit {

@@ -1,8 +1,9 @@
 //! Frozen features of a split, by one door ([`FeatureSource`]): made by the encoders when they are asked for, kept in memory or on disk.
 //!
 //! An image's features do not depend on the others of its batch. Hidden states do, by rounding, through the padding: those that are kept are
-//! computed in groups that depend on the data alone, so a resumed run has the same features to the bit.
+//! computed in groups that do not depend on the course of a run, so a resumed one has the same features to the bit.
 
+mod entry;
 mod kept;
 mod memory;
 mod on_disk;

@@ -41,6 +41,9 @@ impl FeatureSource<'_> {
 
     /// The same of `missing` utterances' hidden states.
     pub(super) fn check_speech_room(&self, missing: usize) -> Result<(), FeatureError> {
+        if missing == 0 || !matches!(self.kept.speech, Place::Disk(_)) {
+            return Ok(());
+        }
         let (split, count) = (&self.split, self.split.utterances.len());
         let bytes = hidden_bytes(self.encoders, split, missing, self.form.seconds());
         self.check_room(&self.kept.speech, ("utterances", missing, count), bytes)
@@ -53,10 +56,17 @@ impl FeatureSource<'_> {
         bytes: u64,
     ) -> Result<(), FeatureError> {
         let Place::Disk(store) = place else { return Ok(()) };
+        if !store.is_writable() {
+            tracing::warn!(
+                "{}: cannot be written, so what is missing there is computed whenever it comes up",
+                store.folder().display()
+            );
+            return Ok(());
+        }
         let giga = |bytes: u64| bytes as f64 / 1e9;
         let free = free_disk(store.folder()).unwrap_or(u64::MAX);
         let name = &self.split.name;
-        if bytes > free && store.is_writable() {
+        if bytes > free {
             return Err(FeatureError::NoRoom {
                 path: store.folder().to_owned(),
                 what: format!("the features of {missing} {what} of split {name}"),

@@ -12,7 +12,7 @@ use super::{FeatureConfig, FeatureError};
 use crate::data::{AudioForm, Batch, DataError, Kept, OnError, PictureForm, Pixels, Row, Rows, Split, Waveforms};
 use crate::distributed::Crew;
 use crate::encoders::{Cache, Encoders, ImageStates};
-use crate::model::{Encoded, SpeechChunk, catch_libtorch};
+use crate::model::{Encoded, SpeechChunk, catch_libtorch, numbers_of};
 
 /// What features are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct FeatureSource<'a> {
     pub(super) kept: Arc<KeptSplit>,
     /// Utterances without features.
     pub(super) unusable: HashMap<usize, DataError>,
+    /// Whether all hidden states that are to be kept have been computed.
+    pub(super) is_filled: bool,
     /// Utterances by length, once they were looked at.
     pub(super) groups: OnceCell<Vec<Vec<usize>>>,
 }
@@ -71,6 +73,7 @@ impl<'a> FeatureSource<'a> {
             form: AudioForm::new(spec.sample_rate as u32, spec.min_samples as usize, seconds),
             kept: Arc::new(KeptSplit::open(split, encoders, &config.data, (speech, images))?),
             unusable: HashMap::new(),
+            is_filled: false,
             groups: OnceCell::new(),
         })
     }
@@ -117,8 +120,8 @@ impl<'a> FeatureSource<'a> {
     /// # Errors
     /// When a forward fails.
     pub fn encode(&self, batch: &Batch, numbers: &[&[i64]]) -> Result<(Encoded, Vec<Tensor>), FeatureError> {
-        let lengths = batch.waveforms.as_ref().map(|waves| Vec::try_from(&waves.what.lengths).unwrap_or_default());
-        let lengths: Vec<i64> = lengths.unwrap_or_default();
+        let lengths = batch.waveforms.as_ref().map(|waves| numbers_of(&waves.what.lengths)).transpose()?;
+        let lengths = lengths.unwrap_or_default();
         let known_frames: Vec<i64> = batch.hidden.iter().flat_map(|known| known.what.frames.clone()).collect();
         let speech_rows = batch.waveforms.iter().flat_map(|waves| &waves.rows);
         let speech_rows: Vec<i64> =

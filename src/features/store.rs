@@ -4,16 +4,18 @@
 //! A row is found by its file's path, and counts as long as that file's size and time are those that it was made from and its own bytes have
 //! their checksum. What is stale, cut or damaged is not there, and is made anew. Several processes may write at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
+use super::entry::{ENTRY, Entry, Identity, content, hash};
 use crate::data::{Bytes, Row};
 use crate::telemetry::warn_once;
 
@@ -21,10 +23,6 @@ use crate::telemetry::warn_once;
 const FORMAT: u32 = 1;
 /// Version of what is done to a file before an encoder sees it: resampling, resizing, cropping.
 const PREPROCESSING: u32 = 1;
-/// Bytes of an entry.
-const ENTRY: usize = 128;
-const MAGIC: &[u8; 8] = b"CMDROW01";
-
 /// A store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -67,6 +65,8 @@ pub(super) struct Store {
     index: File,
     is_writable: bool,
     known: RwLock<Known>,
+    /// When, in nanoseconds.
+    opened: i64,
     /// Held while this process writes.
     writing: Mutex<()>,
 }
@@ -76,29 +76,6 @@ struct Known {
     entries: HashMap<[u8; 16], Entry>,
     /// Bytes of the index that have been read.
     read: u64,
-}
-
-/// A file as it was when its row was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity {
-    path: [u8; 16],
-    size: u64,
-    /// Nanoseconds of its last change.
-    time: i64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
-    file: Identity,
-    /// Of the file.
-    content: [u8; 16],
-    /// Where the row lies.
-    offset: u64,
-    bytes: u64,
-    /// t of speech; 1 + N of images.
-    rows: u64,
-    /// Of the row.
-    checksum: [u8; 16],
 }
 
 impl Form {
@@ -160,6 +137,7 @@ impl Store {
             index,
             is_writable,
             known: RwLock::default(),
+            opened: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as i64),
             writing: Mutex::new(()),
             folder,
         };
@@ -252,8 +230,15 @@ impl Store {
             return Err(std::io::Error::other("the folder cannot be written"));
         }
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let known: Vec<(Identity, [u8; 16], &Row)> =
-            rows.iter().filter_map(|(file, row)| Some((Identity::of(file)?, content(file)?, row))).collect();
+        let mut seen = HashSet::new();
+        let known: Vec<(Identity, [u8; 16], &Row)> = rows
+            .iter()
+            // What is there already, or stands twice among them, is not written again.
+            .filter(|(file, _)| !self.has(file) && seen.insert(*file))
+            // A file that changed since this was opened may be another one than was read.
+            .filter(|(file, _)| Identity::of(file).is_some_and(|now| now.time < self.opened))
+            .filter_map(|(file, row)| Some((Identity::of(file)?, content(file)?, row)))
+            .collect();
         let total: usize = known.iter().map(|(_, _, row)| row.bytes.len()).sum();
         let mut offset = self.reserve(total as u64)?;
         let mut entries = Vec::with_capacity(known.len());
@@ -317,8 +302,13 @@ impl Store {
             return false;
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        // An index that became shorter is another one.
-        let start = if length < known.read { 0 } else { known.read };
+        // Another thread may have read on meanwhile.
+        let length = self.index.metadata().map_or(0, |file| file.len()) / ENTRY as u64 * ENTRY as u64;
+        if length < known.read {
+            // An index that became shorter is another one.
+            *known = Known::default();
+        }
+        let start = known.read;
         let mut bytes = vec![0; (length - start) as usize];
         if self.index.read_exact_at(&mut bytes, start).is_err() {
             return false;
@@ -337,63 +327,4 @@ impl Drop for Lock<'_> {
     fn drop(&mut self) {
         let _ = flock(self.0, FlockOperation::Unlock);
     }
-}
-
-impl Identity {
-    fn of(file: &Path) -> Option<Self> {
-        let found = std::fs::metadata(file).ok()?;
-        let path = std::path::absolute(file).ok()?;
-        let time = found.mtime().wrapping_mul(1_000_000_000).wrapping_add(found.mtime_nsec());
-        Some(Self { path: hash(path.as_os_str().as_encoded_bytes()), size: found.len(), time })
-    }
-}
-
-impl Entry {
-    fn to_bytes(self) -> [u8; ENTRY] {
-        let mut text = Vec::with_capacity(ENTRY);
-        text.extend_from_slice(MAGIC);
-        text.extend_from_slice(&self.file.path);
-        text.extend_from_slice(&self.file.size.to_le_bytes());
-        text.extend_from_slice(&self.file.time.to_le_bytes());
-        text.extend_from_slice(&self.content);
-        for number in [self.offset, self.bytes, self.rows] {
-            text.extend_from_slice(&number.to_le_bytes());
-        }
-        text.extend_from_slice(&self.checksum);
-        text.resize(ENTRY - 16, 0);
-        text.extend_from_slice(&hash(&text));
-        let mut bytes = [0; ENTRY];
-        bytes.copy_from_slice(&text);
-        bytes
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (text, checksum) = bytes.split_at_checked(ENTRY - 16)?;
-        if !text.starts_with(MAGIC) || hash(text) != *checksum {
-            return None;
-        }
-        let short = |at: usize| text[at..at + 16].try_into().ok();
-        let number = |at: usize| Some(u64::from_le_bytes(text[at..at + 8].try_into().ok()?));
-        let file = Identity { path: short(8)?, size: number(24)?, time: number(32)?.cast_signed() };
-        Some(Self {
-            file,
-            content: short(40)?,
-            offset: number(56)?,
-            bytes: number(64)?,
-            rows: number(72)?,
-            checksum: short(80)?,
-        })
-    }
-}
-
-/// The first half of BLAKE3.
-fn hash(bytes: &[u8]) -> [u8; 16] {
-    let mut short = [0; 16];
-    short.copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
-    short
-}
-
-/// Of a file's content, if it can be read.
-fn content(file: &Path) -> Option<[u8; 16]> {
-    Some(hash(&std::fs::read(file).ok()?))
 }

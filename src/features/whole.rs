@@ -1,4 +1,4 @@
-//! Features of all images or utterances of a split, in groups whose composition depends on the data alone.
+//! Features of all images or utterances of a split, in groups whose composition does not depend on the course of a run.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::data::{
 };
 use crate::distributed::World;
 use crate::encoders::{ImageStates, SpeechStates};
-use crate::model::catch_libtorch;
+use crate::model::{LibtorchError, catch_libtorch, numbers_of};
 use crate::telemetry::warn_once;
 
 /// Files that a thread looks at in one group.
@@ -32,10 +32,7 @@ impl FeatureSource<'_> {
             Place::Memory(_) => self.fill_images()?,
             Place::Disk(_) => self.check_image_room()?,
         }
-        if !matches!(self.kept.speech, Place::Nowhere) {
-            self.fill_speech()?;
-        }
-        Ok(())
+        self.fill_speech()
     }
 
     /// Computes the features of all images that are not kept yet, and keeps them.
@@ -64,6 +61,8 @@ impl FeatureSource<'_> {
                 self.unusable.insert(index, error.clone());
             }
         }
+        // What others have written is there before anyone looks for it.
+        self.crew.check()?;
         Ok(())
     }
 
@@ -73,6 +72,9 @@ impl FeatureSource<'_> {
     /// # Errors
     /// As [`Self::fill`].
     pub fn fill_speech(&mut self) -> Result<(), FeatureError> {
+        if self.is_filled || !self.kept.speech.takes_rows() {
+            return Ok(());
+        }
         let mut groups = self.groups_by_length()?;
         if matches!(self.kept.speech, Place::Disk(_)) || self.purpose == Use::Evaluation {
             groups = share(groups, self.crew.world);
@@ -86,7 +88,9 @@ impl FeatureSource<'_> {
             absent.for_each(|(index, _)| is_missing[*index] = true);
             Ok::<(), FeatureError>(())
         })?;
-        self.check_speech_room(is_missing.iter().filter(|missing| **missing).count())?;
+        // Of all processes: they write to one disk.
+        let missing = is_missing.iter().filter(|missing| **missing).count() as i64;
+        self.check_speech_room(self.crew.world.sum_numbers(&[missing])?[0] as usize)?;
         groups.retain(|group| group.iter().any(|index| is_missing[*index]));
         let groups = self.equal_rounds(groups)?;
         let what = format!("encoding {} speech", self.split.name);
@@ -94,7 +98,7 @@ impl FeatureSource<'_> {
         let unreadable = self.for_each((&what, "utterances"), groups, read, |group| {
             self.check_lengths(group)?;
             for (indices, states) in self.encode_group(group)? {
-                let rows = catch_libtorch(|| rows_of(&states))?;
+                let rows = rows_of(&states)?;
                 // What evaluation cuts is not all of its file.
                 let whole = |index: &usize| {
                     group.iter().any(|(one, audio)| one == index && audio.whole <= self.form.max_samples)
@@ -105,6 +109,15 @@ impl FeatureSource<'_> {
             Ok::<(), FeatureError>(())
         })?;
         self.unusable.extend(unreadable);
+        if self.purpose == Use::Training {
+            // Others may have found more, of which this process has to know too.
+            let own: Vec<(usize, String)> = self.unusable.iter().map(|(index, error)| (*index, error.why())).collect();
+            for (index, why) in self.crew.world.gather_notes(&own)? {
+                let path = self.split.utterances[index].audio.to_path_buf();
+                self.unusable.entry(index).or_insert(DataError::Sample { path, why });
+            }
+        }
+        self.is_filled = true;
         // What others have written is there before anyone looks for it.
         self.crew.check()?;
         Ok(())
@@ -152,9 +165,7 @@ impl FeatureSource<'_> {
         &mut self,
         mut visit: impl FnMut(&[usize], &SpeechStates) -> Result<(), E>,
     ) -> Result<Vec<(usize, DataError)>, E> {
-        if !matches!(self.kept.speech, Place::Nowhere) {
-            self.fill_speech()?;
-        }
+        self.fill_speech()?;
         let mut groups = self.groups_by_length()?;
         groups.iter_mut().for_each(|group| group.retain(|index| !self.unusable.contains_key(index)));
         let (kept, audio) = (self.kept.clone(), self.read_audio());
@@ -333,11 +344,13 @@ fn share(groups: Vec<Vec<usize>>, world: &World) -> Vec<Vec<usize>> {
 }
 
 /// Each row of `states` without its padding.
-fn rows_of(states: &SpeechStates) -> Vec<Row> {
-    let frames: Vec<i64> = Vec::try_from(states.frames.to_device(Device::Cpu)).unwrap_or_default();
-    let hidden = states.hidden.to_device(Device::Cpu);
-    let rows = (0..).zip(frames);
-    rows.map(|(row, frames)| Row::of(&hidden.select(1, row).narrow(1, 0, frames))).collect()
+fn rows_of(states: &SpeechStates) -> Result<Vec<Row>, LibtorchError> {
+    let frames = numbers_of(&states.frames)?;
+    catch_libtorch(|| {
+        let hidden = states.hidden.to_device(Device::Cpu);
+        let rows = (0..).zip(frames);
+        rows.map(|(row, frames)| Row::of(&hidden.select(1, row).narrow(1, 0, frames))).collect()
+    })
 }
 
 /// Members of a group, by their indices.

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// libtorch could not do what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +55,15 @@ pub fn catch_libtorch<T>(work: impl FnOnce() -> T) -> Result<T, LibtorchError> {
 unsafe extern "C" {
     fn cmd_allow_tf32(allow: bool);
     fn cmd_pinned(tensor: *const c_void) -> *mut c_void;
+}
+
+/// The values of a tensor of whole numbers, on any device.
+///
+/// # Errors
+/// When it is of another kind, or cannot be read.
+pub fn numbers_of(tensor: &Tensor) -> Result<Vec<i64>, LibtorchError> {
+    Vec::try_from(tensor.to_device(Device::Cpu).flatten(0, -1))
+        .map_err(|error: tch::TchError| LibtorchError::new(&error.to_string()))
 }
 
 /// Whether CUDA multiplies matrices of 32-bit floats with 10 bits of mantissa from now on.

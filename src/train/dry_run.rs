@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::updates::Window;
 use super::{Session, TrainError};
 use crate::data::Split;
 use crate::encoders::Cache;
 use crate::eval::EvalSet;
-use crate::features::{FeatureSource, Use, cache_folder, hidden_bytes, image_bytes};
+use crate::features::{FeatureError, FeatureSource, StoreError, Use, cache_folder, hidden_bytes, image_bytes};
 use crate::telemetry::{existing, free_disk, free_memory, peak_memory};
 
 /// Images of the development split that are evaluated.
@@ -57,6 +58,7 @@ impl Session<'_> {
     fn try_dry_run(&mut self, output: &Path) -> Result<DryRun, TrainError> {
         let (cache_bytes, disk_bytes) = (self.cache_bytes(Cache::Memory), self.cache_bytes(Cache::Disk));
         let store = existing(&cache_folder(&self.recipe.features.data)).to_owned();
+        check_folder(&store, disk_bytes)?;
         // Nothing is written: what a run would keep on disk is made anew here.
         let encoders = &mut self.recipe.features.encoders;
         if encoders.image.cache == Cache::Disk {
@@ -72,10 +74,8 @@ impl Session<'_> {
         source.check_kept()?;
         let begun = Instant::now();
         let step = self.state.step;
-        let batch = self.batches(&source, step..step + 1).next().transpose()?;
-        let batch = batch.ok_or_else(|| TrainError::Recipe("there is no step left to make".to_owned()))?;
-        let news = self.exchange(Some(&batch))?;
-        let ready = self.encode(step, batch, news, &source)?;
+        let mut batches = self.batches(&source, step..step + 1);
+        let ready = self.ready(step, &mut batches, &source, &mut Window::new())?;
         let gradient = self.gradient(&ready)?;
         let figures = self.update(&ready, &gradient)?;
         let step_seconds = begun.elapsed().as_secs_f64();
@@ -120,7 +120,9 @@ impl Session<'_> {
         let (here, all) = if place == Cache::Memory { in_memory } else { (1, 1) };
         let mut bytes = 0;
         if config.encoders.image.cache == place {
-            bytes += here * image_bytes(self.encoders, self.split.images.len());
+            // Of the development split evaluation keeps them on disk only.
+            let development = if place == Cache::Disk { self.dev_split.images.len() } else { 0 };
+            bytes += here * image_bytes(self.encoders, self.split.images.len() + development);
         }
         if config.encoders.speech.cache == place {
             let of = |split: &Split, seconds: f64| hidden_bytes(self.encoders, split, split.utterances.len(), seconds);
@@ -129,6 +131,16 @@ impl Session<'_> {
         }
         bytes
     }
+}
+
+/// An error where features are to be kept below `there`, which is no folder or cannot be written.
+fn check_folder(there: &Path, bytes: u64) -> Result<(), FeatureError> {
+    let is_writable = || rustix::fs::access(there, rustix::fs::Access::WRITE_OK).is_ok();
+    if bytes == 0 || (there.is_dir() && is_writable()) {
+        return Ok(());
+    }
+    let source = std::io::Error::other("no folder that can be written");
+    Err(StoreError::Files { path: there.to_owned(), source }.into())
 }
 
 impl fmt::Display for DryRun {

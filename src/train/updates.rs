@@ -14,7 +14,7 @@ use crate::checkpoint::BestScore;
 use crate::data::{Batch, BatchPlan, Next, TrainingBatches};
 use crate::eval::EvalSet;
 use crate::features::{FeatureSource, Use, to_device};
-use crate::model::{CmdModel, Dropout, DropoutMask, Encoded, PatchNoise, catch_libtorch};
+use crate::model::{CmdModel, Dropout, DropoutMask, Encoded, LibtorchError, PatchNoise, catch_libtorch};
 use crate::telemetry::{Progress, warn_once};
 
 /// A batch whose features are on their way.
@@ -39,35 +39,34 @@ pub(super) struct Figures {
 
 impl Figures {
     /// Reads all of a step's at once; the device has to come that far.
-    fn read(gradient: &Gradient, model: &CmdModel, lr: f64) -> Self {
+    fn read(gradient: &Gradient, model: &CmdModel, lr: f64) -> Result<Self, LibtorchError> {
         let losses = &gradient.losses;
         let mut parts =
             vec![losses.total.detach(), losses.sic.detach(), gradient.flat.norm(), model.inverse_tau().detach()];
         parts.extend(losses.cmd.iter().flat_map(|cmd| [cmd.loss.detach(), cmd.attention_entropy()]));
-        let values: Vec<f64> =
-            Vec::try_from(Tensor::stack(&parts, 0).to_device(Device::Cpu).to_kind(Kind::Double)).unwrap_or_default();
-        let value = |place: usize| values.get(place).copied();
-        Self {
-            loss: value(0).unwrap_or(f64::NAN),
-            loss_sic: value(1).unwrap_or(f64::NAN),
-            grad_norm: value(2).unwrap_or(f64::NAN),
-            temperature: 1.0 / value(3).unwrap_or(f64::NAN),
-            loss_cmd: value(4),
-            attention_entropy: value(5),
+        let values = Vec::<f64>::try_from(Tensor::stack(&parts, 0).to_device(Device::Cpu).to_kind(Kind::Double));
+        let values = values.map_err(|error: tch::TchError| LibtorchError::new(&error.to_string()))?;
+        Ok(Self {
+            loss: values[0],
+            loss_sic: values[1],
+            grad_norm: values[2],
+            temperature: 1.0 / values[3],
+            loss_cmd: values.get(4).copied(),
+            attention_entropy: values.get(5).copied(),
             lr,
-        }
+        })
     }
 }
 
 /// What passed since the last figures.
-struct Window {
+pub(super) struct Window {
     start: Instant,
     samples: usize,
     waited: f64,
 }
 
 impl Window {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { start: Instant::now(), samples: 0, waited: 0.0 }
     }
 }
@@ -141,8 +140,8 @@ impl<'a> Session<'a> {
             let is_last = step + 1 == steps;
             let evaluates = is_due(self.recipe.train.eval_every) || is_last;
             if self.encoders.device().is_cuda() && !evaluates {
-                // The device has this to do while the host reads figures. An error belongs to the step after this one.
-                next = Some(self.ready(step + 1, &mut batches, &source, &mut window));
+                // The device is at this step's gradient meanwhile. An error belongs to the step after this one.
+                next = Some(self.catching(|session| session.ready(step + 1, &mut batches, &source, &mut window)));
             }
             let figures = self.update(&ready, &gradient)?;
             window.samples += self.recipe.train.batch_size as usize;
@@ -167,7 +166,7 @@ impl<'a> Session<'a> {
     }
 
     /// The batch of `step`, read and exchanged with the other processes, its features asked for.
-    fn ready(
+    pub(super) fn ready(
         &mut self,
         step: u64,
         batches: &mut TrainingBatches,
@@ -184,13 +183,7 @@ impl<'a> Session<'a> {
     }
 
     /// Asks for the features of the batch of `step`, and sends along what its losses need.
-    pub(super) fn encode(
-        &mut self,
-        step: u64,
-        batch: Batch,
-        news: News,
-        source: &FeatureSource,
-    ) -> Result<Ready, TrainError> {
+    fn encode(&mut self, step: u64, batch: Batch, news: News, source: &FeatureSource) -> Result<Ready, TrainError> {
         let drawn = self.noise(step, &news.image_ids);
         let numbers = [&news.image_ids[..], drawn.as_deref().unwrap_or_default()];
         let (encoded, mut sent) = source.encode(&batch, &numbers)?;
@@ -216,7 +209,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    pub(super) fn exchange(&mut self, batch: Option<&Batch>) -> Result<News, TrainError> {
+    fn exchange(&mut self, batch: Option<&Batch>) -> Result<News, TrainError> {
         let nothing = vec![0; self.rows().count()];
         let (ids, skipped) = batch.map_or((&nothing[..], &[][..]), |batch| (&batch.image_ids, &batch.skipped));
         let news = exchange(self.crew, ids, skipped)?;
@@ -267,14 +260,15 @@ impl<'a> Session<'a> {
         let lr = self.recipe.schedule().at(step as i64);
         self.crew.world.settle()?;
         let figures = Figures::read(gradient, &self.model, lr);
+        let figures = figures.map_err(|error| TrainError::Libtorch { step: step + 1, error })?;
         let broken = finite::check(figures.loss, figures.grad_norm);
         if let Some(what) = broken {
             self.pass_over(what, ready, gradient)?;
         } else {
             let (clip, norm) = (self.recipe.train.grad_clip, figures.grad_norm);
             let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
-            self.is_whole = false;
             let flat = if scale < 1.0 { &gradient.flat * scale } else { gradient.flat.shallow_clone() };
+            self.is_whole = false;
             self.adam.update(&mut self.model.parameters().flat().shallow_clone(), &flat, lr);
             self.model.clamp_temperature();
             self.is_whole = true;

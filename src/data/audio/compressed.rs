@@ -23,7 +23,7 @@ pub(super) enum Length {
     Exact,
     /// It ends within the last packet (Vorbis).
     WithinPacket,
-    /// Nothing. A packet that cannot be decoded is left out, as long as others can be.
+    /// Nothing. First packets that cannot be decoded without what was cut off are left out.
     Unknown,
 }
 
@@ -171,14 +171,11 @@ pub(super) fn decode(file: impl MediaSource + 'static, length: Length, most: u64
         packets += 1;
         match decoder.decode(&packet) {
             Ok(decoded) => take(&decoded, &mut recording)?,
-            Err(Error::DecodeError(_)) if length == Length::Unknown => {}
+            Err(Error::DecodeError(_)) if length == Length::Unknown && recording.samples.is_empty() => {}
             Err(error) => return Err(text(error)),
         }
     }
     let decoded = recording.samples.len() as u64;
-    if packets > 0 && decoded == 0 {
-        return Err("nothing in it can be decoded".to_owned());
-    }
     if let Some(stated) = stated.filter(|_| length != Length::Unknown) {
         if stated > decoded {
             return Err(format!("only {decoded} of {stated} samples can be decoded"));
@@ -188,6 +185,9 @@ pub(super) fn decode(file: impl MediaSource + 'static, length: Length, most: u64
         } else if stated < decoded {
             recording.wrong_header = Some(format!("the header states {stated} samples, the file holds {decoded}"));
         }
+    }
+    if decoded == 0 {
+        return Err("nothing in it can be decoded".to_owned());
     }
     if length != Length::Unknown && decoder.finalize().verify_ok == Some(false) {
         return Err("its samples do not have the checksum that it states".to_owned());

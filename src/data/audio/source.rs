@@ -71,9 +71,10 @@ impl Source {
         // Mixed down, with the room that grows ahead of it, and at another rate.
         let each = 16;
         match &self.kind {
-            Opened::Wav(_, wav) if wav.is_in_blocks() => 2 * wav.bytes + each * wav.frames,
-            Opened::Wav(_, wav) => (range.end - range.start) * (wav.frame() + 4 * u64::from(wav.channels) + each),
-            _ => each * range.end,
+            Opened::Wav(_, wav) if wav.is_in_blocks() => 4 * wav.bytes + each * wav.frames,
+            Opened::Wav(_, wav) => (range.end - range.start) * (2 * wav.frame() + 4 * u64::from(wav.channels) + each),
+            // Where no length is stated, nothing stops the decoding before the end.
+            _ => each * header.frames.map_or(longest(header.rate), |_| range.end),
         }
     }
 

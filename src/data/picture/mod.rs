@@ -11,9 +11,12 @@ use std::path::Path;
 use image::{DynamicImage, ImageReader, Limits, Rgb, RgbImage, Rgba, RgbaImage, imageops};
 
 use super::DataError;
-use super::budget::SAMPLES;
+use super::budget::{Budget, SAMPLES};
 use super::guard::{guarded, open_regular};
 use bicubic::Crop;
+
+/// Long side of the narrowest picture, by its short side.
+const MAX_RATIO: u32 = 100_000;
 
 /// How pictures are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +40,7 @@ impl PictureForm {
     /// When the file cannot be read or decoded, or is larger than that.
     pub fn read(&self, path: &Path) -> Result<Picture, DataError> {
         let bad = |why: String| DataError::Sample { path: path.to_owned(), why };
-        let (rgb, _) = self.decode(path).map_err(bad)?;
+        let (rgb, _, _taken) = self.decode(path).map_err(bad)?;
         let square = resize_and_crop(&rgb, self.size).map_err(bad)?;
         drop(rgb);
         let area = (self.size * self.size) as usize;
@@ -56,26 +59,27 @@ impl PictureForm {
     /// When it cannot.
     pub fn check(&self, path: &Path, decoded: bool) -> Result<Option<String>, DataError> {
         let checked = if decoded {
-            self.decode(path).map(|(_, repaired)| repaired)
+            self.decode(path).map(|(_, repaired, _)| repaired)
         } else {
             open(path).and_then(|mut file| self.check_header(&mut file)).map(|_| None)
         };
         checked.map_err(|why| DataError::Sample { path: path.to_owned(), why })
     }
 
-    /// RGB, with what its decoder had to repair. What the header refuses is refused before anything is decoded.
-    fn decode(&self, path: &Path) -> Result<(RgbImage, Option<String>), String> {
+    /// RGB, with what its decoder had to repair, and the memory that was set aside for it. What the header refuses is refused before anything is decoded.
+    fn decode(&self, path: &Path) -> Result<(RgbImage, Option<String>, Budget), String> {
         let mut file = open(path)?;
         let pixels = self.check_header(&mut file)?;
         file.rewind().map_err(|error| error.to_string())?;
         // As it is decoded, as RGB with alpha, and once more while it is converted.
-        let _taken = SAMPLES.take(16 * pixels);
+        let taken = SAMPLES.take(16 * pixels);
         if is_jpeg(&mut file)? {
-            return jpeg::decode(file).map_err(|why| unreadable(&why));
+            let (rgb, repaired) = jpeg::decode(file).map_err(|why| unreadable(&why))?;
+            return Ok((rgb, repaired, taken));
         }
         let reader = self.reader(file)?;
         let decoded = guarded(|| reader.decode().map_err(|error| error.to_string())).map_err(|why| unreadable(&why))?;
-        Ok((to_rgb(decoded), None))
+        Ok((to_rgb(decoded), None, taken))
     }
 
     /// Pixels by the header.
@@ -90,6 +94,9 @@ impl PictureForm {
         let pixels = u64::from(width) * u64::from(height);
         match pixels {
             0 => Err("no pixels".to_owned()),
+            _ if width.max(height) / width.min(height) > MAX_RATIO => {
+                Err(format!("{width} x {height} pixels, which is no picture"))
+            }
             _ if pixels > self.max_pixels => Err(format!(
                 "{width} x {height} pixels, more than data.max_megapixels = {}",
                 self.max_pixels / 1_000_000

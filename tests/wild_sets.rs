@@ -201,3 +201,29 @@ fn pictures_are_bounded_by_their_header() {
     let output = workspace.cmd(&["data", "check", "tiny.toml", "--json", "--set", "data.max_megapixels=1"]);
     assert_eq!(output.status.code(), Some(0));
 }
+
+/// What the real Flickr8k Audio Captions have: one wrong header, a clip of 323 s, one of 0.23 s, pictures that nobody speaks of.
+#[test]
+fn oddities_that_stop_no_run_are_clean() {
+    let workspace = Workspace::new(8);
+    let tone = |seconds: f32| -> Vec<f32> {
+        (0..(16_000.0 * seconds) as usize).map(|n| 0.3 * (n as f32 * 0.05).sin()).collect()
+    };
+    common::write_wav(&workspace.path("data/train 1 0.wav"), &tone(323.0));
+    common::write_wav(&workspace.path("data/train 1 1.wav"), &tone(0.23));
+    let mut wrong = fs::read(workspace.path("data/train 2 0.wav")).expect("audio");
+    wrong[40..44].copy_from_slice(&u32::MAX.to_le_bytes());
+    fs::write(workspace.path("data/train 2 0.wav"), wrong).expect("written");
+    fs::copy(workspace.path("data/train 0.png"), workspace.path("data/silent.png")).expect("copied");
+    let mut lines = manifest(&workspace);
+    lines.push(json!({ "image": "silent.png", "split": "train" }));
+    write(&workspace, &lines);
+    for more in [&[][..], &["--decode"]] {
+        let (status, found) = check(&workspace, &[more, &["--set", "audio.min_seconds=0.25"]].concat());
+        assert_eq!((status, &found["clean"]), (Some(0), &json!(true)), "{found}");
+        let names = |kind: &str| found[kind].to_string();
+        assert!(names("too_long").contains("train 1 0.wav") && names("too_long").contains("323.000 s"), "{found}");
+        assert!(names("too_short").contains("train 1 1.wav") && names("wrong_header").contains("train 2 0.wav"));
+        assert!(names("images_without_captions").contains("silent.png"));
+    }
+}

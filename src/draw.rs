@@ -22,6 +22,10 @@ pub enum Purpose {
     Dropout = 6,
     /// Resampling of images for confidence intervals; index (resample, 0).
     Bootstrap = 7,
+    /// Images of the training split that are used; index (0, 0).
+    Images = 8,
+    /// Which part of a data set of less than weight 1 an epoch holds; index (epoch, data set).
+    Mix = 9,
 }
 
 /// A stream of draws.

@@ -25,6 +25,8 @@ pub enum Range {
     Unset(&'static str),
     /// A path, unset unless it is given, as in this example; relative ones start from the file of the configuration.
     Path(&'static str),
+    /// A list of tables, each with `config`, the path of a configuration, and perhaps a `weight` above 0, as in this example.
+    Configs(&'static str),
     /// Whole numbers.
     Whole {
         /// The smallest.
@@ -50,6 +52,10 @@ impl Range {
     pub fn check(self, value: &Value) -> Result<(), String> {
         let wrong = |must: String| Err(format!("is {value}, but must be {must}"));
         match (self, value) {
+            (Self::Configs(_), Value::Table(entry)) => {
+                let weight = entry.get("weight").map_or(Ok(()), |weight| Self::AboveZero.check(weight));
+                weight.map_err(|why| format!("the weight {why}"))
+            }
             (_, Value::Array(elements)) => elements.iter().try_for_each(|element| self.check(element)),
             (Self::Whole { least, most }, Value::Integer(number)) if !(least..=most).contains(number) => {
                 wrong(if most == i64::MAX { format!("at least {least}") } else { format!("from {least} to {most}") })
@@ -95,10 +101,22 @@ pub struct Key {
 }
 
 impl Key {
-    /// Whether its values are paths.
-    #[must_use]
-    pub fn is_path(&self) -> bool {
-        matches!(self.range, Range::Path(_))
+    /// Calls `change` with every path in `value`, a value of this key.
+    ///
+    /// # Errors
+    /// When `change` fails.
+    pub fn for_each_path<E>(
+        &self,
+        value: &mut Value,
+        mut change: impl FnMut(&mut Value) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match (self.range, value) {
+            (Range::Path(_), value) => change(value),
+            (Range::Configs(_), Value::Array(entries)) => {
+                entries.iter_mut().filter_map(|entry| entry.get_mut("config")).try_for_each(change)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A value to show where it is unset.

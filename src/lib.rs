@@ -17,6 +17,7 @@ pub mod features;
 mod keys;
 pub mod model;
 pub mod signals;
+pub mod sweep;
 pub mod telemetry;
 pub mod train;
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use cmd::distributed::World;
 use cmd::eval::{Ranks, Recalls, Similarities};
 use cmd::model::{
-    CmdModel, Encoded, LossOptions, ModelConfig, Pairing, ParameterSpec, PatchNoise, QueryNorm, SameImage, SpeechChunk,
+    CmdGradient, CmdModel, Encoded, LossOptions, ModelConfig, Pairing, ParameterSpec, PatchNoise, QueryNorm, SameImage, SpeechChunk,
 };
 use cmd::train::step::{self, Step};
 use cmd::train::{Adam, AdamSettings};
@@ -95,6 +95,7 @@ fn golden_losses() {
             heads: case.heads,
             normalize_layers: case.normalize_layers,
             fusion: Some(case.query_norm),
+            own_temperature: false,
         };
         let mut model = CmdModel::new(config, 0, Device::Cpu);
         let names: Vec<String> = model.parameters().iter().map(|(spec, _)| spec.name.clone()).collect();
@@ -122,18 +123,18 @@ fn golden_losses() {
                 image_cls: golden.get("in.image_cls").shallow_clone(),
                 patches: golden.get("in.patches").shallow_clone(),
             };
-            golden_gradient(&golden, &case, &mut model, &encoded);
+            golden_gradient(&golden, &case, &model, &encoded);
         }
     }
 }
 
-fn golden_gradient(golden: &Golden, case: &LossCase, model: &mut CmdModel, encoded: &Encoded) {
+fn golden_gradient(golden: &Golden, case: &LossCase, model: &CmdModel, encoded: &Encoded) {
     let noise = PatchNoise::from_donors(
         golden.get("in.noise_mask"),
         golden.get("in.donor_image"),
         golden.get("in.donor_patch"),
     );
-    let options = LossOptions { alpha: case.alpha, pairing: case.pairing, same_image: case.same_image };
+    let options = LossOptions { alpha: case.alpha, pairing: case.pairing, same_image: case.same_image, gradient: CmdGradient::Both };
     // The road that training takes.
     let world = World::alone();
     let image_ids = golden.get("in.image_ids").shallow_clone();
@@ -222,7 +223,8 @@ fn golden_adam() {
         let mut adam = Adam::new(settings, parameters.flat());
         let (gradients, expected) = (golden.get("in.grads"), golden.get("out.params"));
         for step in 0..gradients.size()[0] {
-            adam.update(&mut parameters.flat().shallow_clone(), &gradients.get(step).flatten(0, -1), case.lr);
+            let (mut values, mut gradient) = (parameters.flat().shallow_clone(), gradients.get(step).flatten(0, -1));
+            adam.update(&mut values, &mut gradient, 1.0, case.lr);
             let difference = (parameters.get("weight") - expected.get(step)).abs().max().double_value(&[]);
             assert!(difference <= 1e-5, "{}: step {step} differs by {difference:e}", golden.name);
         }

@@ -4,7 +4,7 @@
 
 use cmd::distributed::World;
 use cmd::model::{
-    CmdModel, DonorPosition, Dropout, DropoutMask, Embedded, Encoded, LossOptions, Losses, ModelConfig, Pairing,
+    CmdGradient, CmdModel, DonorPosition, Dropout, DropoutMask, Embedded, Encoded, LossOptions, Losses, ModelConfig, Pairing,
     PatchNoise, QueryNorm, SameImage, SpeechChunk,
 };
 use cmd::train::step::{self, Step};
@@ -17,9 +17,15 @@ const PAPER: ModelConfig = ModelConfig {
     heads: 8,
     normalize_layers: true,
     fusion: Some(QueryNorm::LayerNorm),
+    own_temperature: false,
 };
 const SMALL: ModelConfig = ModelConfig { layers: 3, speech_width: 16, width: 12, heads: 4, ..PAPER };
-const OPTIONS: LossOptions = LossOptions { alpha: 0.5, pairing: Pairing::Paired, same_image: SameImage::Positives };
+const OPTIONS: LossOptions = LossOptions {
+    alpha: 0.5,
+    pairing: Pairing::Paired,
+    same_image: SameImage::Positives,
+    gradient: CmdGradient::Both,
+};
 
 /// Frozen features of a batch in one piece.
 struct Features {

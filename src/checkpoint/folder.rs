@@ -9,7 +9,8 @@ use super::bytes::{Tensors, to_safetensors};
 use super::disk::{beside, exchange, sync_folder, write_synced, write_whole};
 use super::link::follow;
 use super::state::FORMAT;
-use super::{CheckpointError, State};
+use super::{CheckpointError, Fingerprint, State};
+use crate::encoders::Encoders;
 use crate::model::{CmdModel, ModelConfig};
 
 pub(super) const MODEL: &str = "model.safetensors";
@@ -161,11 +162,59 @@ impl Checkpoint {
     /// # Errors
     /// When the file is damaged, or is not the one that `state.json` beside it vouches for.
     pub fn load_for_inference(&self, device: Device) -> Result<CmdModel, CheckpointError> {
+        self.load_as(device, |config| ModelConfig { fusion: None, ..config })
+    }
+
+    /// The model with everything that was trained and that the file holds.
+    ///
+    /// # Errors
+    /// As [`Self::load_for_inference`].
+    pub fn load(&self, device: Device) -> Result<CmdModel, CheckpointError> {
+        self.load_as(device, |config| config)
+    }
+
+    /// Checks that `model`, which was loaded from here, is of use with these encoders: it is only with those that it was trained on.
+    ///
+    /// # Errors
+    /// When they are others.
+    pub fn check_encoders(&self, model: &CmdModel, encoders: &Encoders) -> Result<(), CheckpointError> {
+        let mismatch = |why: String| Err(CheckpointError::Mismatch { path: self.model.clone(), why });
+        let (speech, image) = (encoders.speech().spec(), encoders.image().spec());
+        let config = model.config();
+        let (theirs, ours) =
+            ((config.layers, config.speech_width, config.width), (speech.layers, speech.width, image.width));
+        if theirs != ours {
+            return mismatch(format!(
+                "the checkpoint was trained on encoders with {} layers of width {} and image width {}; the configuration's have {}, {} \
+                 and {}",
+                theirs.0, theirs.1, theirs.2, ours.0, ours.1, ours.2
+            ));
+        }
+        let Some(state) = self.state()? else { return Ok(()) };
+        for (modality, then, now) in [
+            ("speech", &state.speech_encoder, Fingerprint::new(&speech.name, encoders.speech().fingerprint())),
+            ("image", &state.image_encoder, Fingerprint::new(&image.name, encoders.image().fingerprint())),
+        ] {
+            if then.fingerprint != now.fingerprint {
+                return mismatch(format!(
+                    "the checkpoint was trained on the {modality} encoder {}, but encoders.{modality}.path names {}",
+                    then.describe(),
+                    now.describe()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn load_as(
+        &self,
+        device: Device,
+        form: impl FnOnce(ModelConfig) -> ModelConfig,
+    ) -> Result<CmdModel, CheckpointError> {
         let name = self.model.file_name().unwrap_or_default().to_string_lossy();
         let vouched = self.state()?.and_then(|state| state.files.get(&*name).cloned());
         let file = Tensors::read(&self.model, vouched.as_deref())?;
-        let config = ModelConfig { fusion: None, ..file.model_config()? };
-        let model = CmdModel::new(config, 0, device);
+        let model = CmdModel::new(form(file.model_config()?), 0, device);
         file.copy_into(model.parameters(), model.parameters().flat(), "")?;
         Ok(model)
     }

@@ -133,6 +133,24 @@ impl RunDir {
         }
     }
 
+    /// The checkpoint that `named` means, a run (then its best), a checkpoint's folder or its model, and the run that it lies in, if it does.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find(named: &Path, output: &Path) -> Result<(Checkpoint, Option<Self>), CheckpointError> {
+        if named.as_os_str() == LATEST || Self::is_run(named) {
+            let run = Self::open(named, output)?;
+            return Ok((run.best()?, Some(run)));
+        }
+        // The link `best` of a run can be stale; the run's state is not.
+        if let Some(run) = Self::of_best(named) {
+            return Ok((run.best()?, Some(run)));
+        }
+        let checkpoint = Checkpoint::open(named)?;
+        let run = Self::of(&checkpoint);
+        Ok((checkpoint, run))
+    }
+
     /// The run that `path`, a checkpoint's folder or file, lies in, if it does.
     #[must_use]
     pub fn of(checkpoint: &Checkpoint) -> Option<Self> {

@@ -9,9 +9,8 @@ use serde_json::json;
 use super::device::{Local, device};
 use super::error::Error;
 use super::launching::LaunchArgs;
-use super::print;
+use super::{load_dataset, print};
 use crate::config::{Config, Needs, Override};
-use crate::data::Dataset;
 use crate::distributed::{Crew, Rank, World};
 use crate::encoders::{Cache, Encoders};
 use crate::features::{FeatureSource, OnDisk, Use, cache_folder};
@@ -66,7 +65,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let device = device(&args.device, Local::of(rank.as_ref()))?;
     let world = World::join(rank, device, &config.distributed)?;
     let crew = Crew { world: &world, signals: &signals };
-    let dataset = Dataset::load(&config.data)?;
+    let dataset = load_dataset(&config)?;
     let encoders = Encoders::load(&config.encoders, device)?;
     let splits = if args.splits.is_empty() { dataset.splits() } else { args.splits.clone() };
     let mut results = Vec::new();
@@ -76,7 +75,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         let purpose = if name == "train" { Use::Training } else { Use::Evaluation };
         let mut features = config.features();
         features.data.share_cores(world.here());
-        let mut source = FeatureSource::new(&encoders, &split, &features, purpose, crew)?;
+        let mut source = FeatureSource::new(&encoders, &split, &features, purpose, crew, None)?;
         if args.verify {
             source.verify()?;
         }

@@ -10,6 +10,7 @@ use crate::encoders::EncoderError;
 use crate::eval::{EvalError, RecallError};
 use crate::features::FeatureError;
 use crate::signals::Interrupted;
+use crate::sweep::SweepError;
 use crate::train::TrainError;
 
 /// An error of a command; each says in one line what is wrong, where, and how to mend it.
@@ -39,6 +40,9 @@ pub enum Error {
     /// An evaluation.
     #[error(transparent)]
     Eval(#[from] EvalError),
+    /// A sweep.
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
     /// A signal.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
@@ -75,6 +79,7 @@ impl Error {
             Self::Checkpoint(error) => of_checkpoint(error),
             Self::Train(error) => of_train(error),
             Self::Eval(error) => of_eval(error),
+            Self::Sweep(error) => of_sweep(error),
             Self::Interrupted(signal) => signal.exit_status(),
             Self::Output { .. } => FAILED,
         }
@@ -123,6 +128,18 @@ fn of_eval(error: &EvalError) -> u8 {
         EvalError::Feature(error) => of_feature(error),
         EvalError::Distributed(error) => of_distributed(error),
         EvalError::Recall(RecallError::NotFinite | RecallError::Empty) | EvalError::Libtorch(_) => FAILED,
+    }
+}
+
+fn of_sweep(error: &SweepError) -> u8 {
+    match error {
+        SweepError::Plan { .. } => USAGE,
+        SweepError::Train(error) => of_train(error),
+        SweepError::Eval(error) => of_eval(error),
+        SweepError::Feature(error) => of_feature(error),
+        SweepError::Data(error) => of_data(error),
+        SweepError::Checkpoint(error) => of_checkpoint(error),
+        SweepError::Outcome { .. } => FAILED,
     }
 }
 

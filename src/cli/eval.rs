@@ -7,14 +7,12 @@ use serde_json::json;
 
 use super::device::{Local, device};
 use super::error::Error;
-use super::print;
-use crate::checkpoint::{Checkpoint, CheckpointError, Fingerprint, RunDir, State};
+use super::{load_dataset, print};
+use crate::checkpoint::{CheckpointError, RunDir};
 use crate::config::{Config, ConfigError, Needs, Override};
-use crate::data::Dataset;
 use crate::distributed::{Crew, World};
 use crate::encoders::{Cache, Encoders, EncodersConfig};
 use crate::eval::{EvalSet, retrieval_picture, table};
-use crate::model::CmdModel;
 use crate::signals::Signals;
 
 /// Ranks a split with a trained model: recalls in both directions.
@@ -58,7 +56,8 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let device = device(&args.device, Local::ALONE)?;
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
     let _all_along = signals.nothing_to_lose()?;
-    let (checkpoint, run) = find_checkpoint(args)?;
+    let named = args.checkpoint.as_deref().unwrap_or(Path::new("latest"));
+    let (checkpoint, run) = RunDir::find(named, &args.output)?;
     let model = checkpoint.load_for_inference(device)?;
     let state = checkpoint.state()?;
     let configs = match (args.data.as_slice(), &run) {
@@ -78,7 +77,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let own = run.as_ref().map(|run| Config::load(&run.config(), &[], Needs::Encoders)).transpose()?;
     for (number, path) in configs.iter().enumerate() {
         let config = load_config(path, &overrides, own.as_ref())?;
-        let dataset = Dataset::load(&config.data)?;
+        let dataset = load_dataset(&config)?;
         let split = Arc::new(dataset.split(&args.split)?);
         if state.as_ref().is_some_and(|state| state.data.fingerprint == dataset.fingerprint) {
             let leaks = split.leak_warning(&dataset, config.data.workers as usize);
@@ -88,13 +87,13 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
             Some((known, encoders)) if known == config.encoders => loaded.insert((known, encoders)),
             _ => loaded.insert((config.encoders.clone(), Encoders::load(&config.encoders, device)?)),
         };
-        check_encoders(&checkpoint, &model, state.as_ref(), encoders)?;
+        checkpoint.check_encoders(&model, encoders)?;
         let mut features = config.features();
         // Embedded once, so nothing is worth keeping in memory.
         if features.encoders.speech.cache == Cache::Memory {
             features.encoders.speech.cache = Cache::None;
         }
-        let mut set = EvalSet::new(&split, encoders, &features, crew)?;
+        let mut set = EvalSet::new(&split, encoders, &features, crew, None)?;
         let embeddings = set.embed(&model)?;
         let result = set.rank(&embeddings)?;
         if let Some(file) = picture.as_ref().filter(|_| number == 0) {
@@ -137,57 +136,4 @@ fn load_config(path: &Path, overrides: &[Override], own: Option<&Config>) -> Res
     named.speech.path = named.speech.path.take().or_else(|| own.speech.path.clone());
     named.image.path = named.image.path.take().or_else(|| own.image.path.clone());
     Ok(config)
-}
-
-fn find_checkpoint(args: &Args) -> Result<(Checkpoint, Option<RunDir>), Error> {
-    match &args.checkpoint {
-        Some(path) if !RunDir::is_run(path) => {
-            // The link `best` of a run can be stale; the run's state is not.
-            if let Some(run) = RunDir::of_best(path) {
-                return Ok((run.best()?, Some(run)));
-            }
-            let checkpoint = Checkpoint::open(path)?;
-            let run = RunDir::of(&checkpoint);
-            Ok((checkpoint, run))
-        }
-        named => {
-            let run = RunDir::open(named.as_deref().unwrap_or(Path::new("latest")), &args.output)?;
-            Ok((run.best()?, Some(run)))
-        }
-    }
-}
-
-/// A checkpoint is of use only with the encoders that it was trained on.
-fn check_encoders(
-    checkpoint: &Checkpoint,
-    model: &CmdModel,
-    state: Option<&State>,
-    encoders: &Encoders,
-) -> Result<(), CheckpointError> {
-    let mismatch = |why: String| Err(CheckpointError::Mismatch { path: checkpoint.path().to_owned(), why });
-    let (speech, image) = (encoders.speech().spec(), encoders.image().spec());
-    let config = model.config();
-    let (theirs, ours) =
-        ((config.layers, config.speech_width, config.width), (speech.layers, speech.width, image.width));
-    if theirs != ours {
-        return mismatch(format!(
-            "the checkpoint was trained on encoders with {} layers of width {} and image width {}; the configuration's have {}, {} \
-             and {}",
-            theirs.0, theirs.1, theirs.2, ours.0, ours.1, ours.2
-        ));
-    }
-    let Some(state) = state else { return Ok(()) };
-    for (modality, then, now) in [
-        ("speech", &state.speech_encoder, Fingerprint::new(&speech.name, encoders.speech().fingerprint())),
-        ("image", &state.image_encoder, Fingerprint::new(&image.name, encoders.image().fingerprint())),
-    ] {
-        if then.fingerprint != now.fingerprint {
-            return mismatch(format!(
-                "the checkpoint was trained on the {modality} encoder {}, but encoders.{modality}.path names {}",
-                then.describe(),
-                now.describe()
-            ));
-        }
-    }
-    Ok(())
 }

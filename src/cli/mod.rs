@@ -6,6 +6,7 @@ mod device;
 pub mod error;
 mod eval;
 mod launching;
+mod sweep;
 mod train;
 
 use std::ffi::OsString;
@@ -15,10 +16,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::data::has_stuck_reader;
+use crate::config::{Config, Needs};
+use crate::data::{Dataset, has_stuck_reader};
 use crate::distributed::Rank;
 use crate::model::LibtorchError;
 use crate::telemetry::start_logging;
+use crate::train::MixedData;
 use error::Error;
 
 /// Speech-image retrieval with cross-modal denoising: trains and evaluates.
@@ -49,6 +52,7 @@ enum Command {
     Train(train::Args),
     Eval(eval::Args),
     Cache(cache::Args),
+    Sweep(sweep::Args),
     #[command(subcommand)]
     Data(data::Command),
     /// Prints completions for a shell, to be sourced by it.
@@ -104,6 +108,7 @@ fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
         Command::Train(args) => train::run(&args).map(|()| 0),
         Command::Eval(args) => eval::run(&args).map(|()| 0),
         Command::Cache(args) => cache::run(&args).map(|()| 0),
+        Command::Sweep(args) => sweep::run(&args).map(|()| 0),
         Command::Data(command) => data::run(&command),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -111,6 +116,16 @@ fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
             print(&String::from_utf8_lossy(&script)).map(|()| 0)
         }
     }
+}
+
+/// The data set of a configuration, with those that are trained on beside it.
+fn load_dataset(config: &Config) -> Result<Dataset, Error> {
+    let mut dataset = Dataset::load(&config.data)?;
+    for MixedData { config, weight } in &config.train.mix {
+        let other = Config::load(config, &[], Needs::Data)?;
+        dataset.mix(&Dataset::load(&other.data)?, *weight)?;
+    }
+    Ok(dataset)
 }
 
 /// Writes a result to standard output; a reader that has gone away is no error.

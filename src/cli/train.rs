@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::device::{Local, device};
 use super::error::Error;
 use super::launching::LaunchArgs;
-use super::print;
+use super::{load_dataset, print};
 use crate::Resume;
 use crate::checkpoint::{CheckpointError, RunDir, RunLock};
 use crate::config::{Config, Needs, Override};
@@ -29,6 +29,10 @@ pub(super) struct Args {
     /// Goes on with the run --name if it is there, else starts it: the same line in a queue, always.
     #[arg(long, requires = "name", conflicts_with = "resume")]
     resume_or_start: bool,
+    /// Starts from the weights of another run (then its best), a checkpoint's folder or its model.safetensors: the same encoders, other
+    /// data and schedule, a fresh optimizer. The key train.init_from.
+    #[arg(long, value_name = "RUN_OR_CHECKPOINT", conflicts_with = "resume")]
+    init_from: Option<PathBuf>,
     /// Overrides a key of the configuration; relative paths start from the current folder. Repeatable.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<String>,
@@ -56,6 +60,7 @@ const EXAMPLES: &str = "Examples:
   cmd train --config configs/flickr8k.toml --dry-run
   cmd train --config configs/flickr8k.toml --set cmd.alpha=0 --set train.seed=1 --name no-cmd
   cmd train --config configs/demo.toml --print-config
+  cmd train --config configs/flickr8k.toml --init-from runs/spokencoco --set optim.lr=1e-5
   cmd train --resume latest
   cmd train --config configs/flickr8k.toml --name paper --resume-or-start
   cmd train --config configs/flickr8k.toml --nproc 8
@@ -69,7 +74,12 @@ enum Target {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Error> {
-    let overrides: Vec<Override> = args.overrides.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let mut overrides: Vec<Override> = args.overrides.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    if let Some(named) = &args.init_from {
+        let (checkpoint, _) = RunDir::find(named, &args.output)?;
+        overrides.push(Override::path("train.init_from", checkpoint.path())?);
+    }
+    let overrides = overrides;
     args.name.as_deref().map_or(Ok(()), RunDir::check_name)?;
     let rank = Rank::from_environment();
     // Rank 0 alone sees the run's folder; on other machines it may not exist.
@@ -115,7 +125,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
             None
         }
     };
-    let dataset = Dataset::load(&config.data)?;
+    let dataset = load_dataset(&config)?;
     let encoders = Encoders::load(&config.encoders, device)?;
     let crew = Crew { world: &world, signals: &signals };
     let mut session = Session::new(config.recipe(), &dataset, &encoders, crew)?;

@@ -77,24 +77,42 @@ impl FromStr for Override {
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let (key, value) = text.split_once('=').ok_or_else(|| ConfigError::Override(text.to_owned()))?;
-        let (key, value) = (key.trim().to_owned(), value.trim());
-        let Some((_, known)) = keys().find(|(name, _)| *name == key) else {
-            return Err(unknown(format!("--set {text}"), key));
-        };
+        let (key, value) = (key.trim(), value.trim());
         let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
-        let mut value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
-        if known.is_path() {
-            absolute(&mut value, Path::new(".")).map_err(|why| ConfigError::Value {
-                place: format!("--set {text}"),
-                key: key.clone(),
-                why,
-            })?;
-        }
-        Ok(Self { key, value })
+        let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
+        Self::new(key, value, &format!("--set {text}"), Path::new("."))
     }
 }
 
 impl Override {
+    /// `value` for `key`, as `place` says; relative paths start from `folder`.
+    ///
+    /// # Errors
+    /// When there is no such key.
+    pub fn new(key: &str, mut value: Value, place: &str, folder: &Path) -> Result<Self, ConfigError> {
+        let Some((key, known)) = keys().find(|(name, _)| *name == key) else {
+            return Err(unknown(place.to_owned(), key.to_owned()));
+        };
+        match known.for_each_path(&mut value, |path| absolute(path, folder)) {
+            Ok(()) => Ok(Self { key, value }),
+            Err(why) => Err(ConfigError::Value { place: place.to_owned(), key, why }),
+        }
+    }
+
+    /// The path `value` for `key`.
+    ///
+    /// # Errors
+    /// When there is no such key, or the path is no valid Unicode.
+    pub fn path(key: &str, value: &Path) -> Result<Self, ConfigError> {
+        let place = "the command line";
+        let text = value.to_str().ok_or_else(|| ConfigError::Value {
+            place: place.to_owned(),
+            key: key.to_owned(),
+            why: format!("{} is not valid Unicode; move it", value.display()),
+        })?;
+        Self::new(key, Value::String(text.to_owned()), place, Path::new("."))
+    }
+
     /// The number, not below 0, that `key` is overridden with, if it is.
     #[must_use]
     pub fn whole(&self, key: &str) -> Option<i64> {
@@ -132,11 +150,12 @@ impl Config {
         })?;
         let place = path.display().to_string();
         check_keys(&table, "", &place)?;
-        for (key, _) in keys().filter(|(_, key)| key.is_path()) {
-            if let Some(value) = lookup_mut(&mut table, &key) {
-                absolute(value, path.parent().unwrap_or(Path::new("."))).map_err(|why| ConfigError::Value {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        for (name, key) in keys() {
+            if let Some(value) = lookup_mut(&mut table, &name) {
+                key.for_each_path(value, |path| absolute(path, folder)).map_err(|why| ConfigError::Value {
                     place: place.clone(),
-                    key,
+                    key: name,
                     why,
                 })?;
             }

@@ -118,7 +118,7 @@ impl BatchPlan {
     /// Starts to read the batches of `steps`.
     #[must_use]
     pub fn read(self, steps: std::ops::Range<u64>, ahead: Ahead) -> TrainingBatches {
-        let order = Order::new(self.seed, self.split.utterances.len());
+        let order = Order::new(self.seed, &self.split.parts);
         Prefetch::of(steps, Reader { plan: self, order }, ahead)
     }
 

@@ -72,6 +72,7 @@ impl Builder {
             images: self.images,
             utterances: self.utterances,
             left_out: self.left_out,
+            mixed: Vec::new(),
         }
     }
 }

@@ -65,6 +65,7 @@ impl Split {
     #[must_use]
     pub fn leaked(&self, dataset: &Dataset, workers: usize) -> Vec<&Path> {
         let training = dataset.images.iter().filter(|image| &*image.split == "train" && *image.split != *self.name);
+        let training = training.chain(dataset.mixed.iter().flat_map(|(other, _)| &other.images));
         let mut files: Vec<Arc<Path>> = self.images.iter().map(|image| image.path.clone()).collect();
         let own = files.len();
         files.extend(training.map(|image| image.path.clone()));

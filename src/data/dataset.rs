@@ -1,12 +1,13 @@
 //! A data set in memory: images, utterances, splits.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::DataError;
+use crate::draw::{Draw, Purpose};
 
 /// An image of a data set. Texts are shared between a data set and its splits: SpokenCOCO has 605,000 utterances.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +55,25 @@ pub struct Dataset {
     pub utterances: Vec<Utterance>,
     /// Entries of the index that belong to no image of a split, and why.
     pub left_out: Vec<String>,
+    /// Training splits of other data sets that are trained on too, and how often an epoch holds each.
+    pub mixed: Vec<(Split, f64)>,
+}
+
+/// A part of a training split that comes from one data set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    /// Its utterances, at least one.
+    pub samples: usize,
+    /// How often an epoch holds each of them.
+    pub weight: f64,
+}
+
+impl Part {
+    /// Samples of it in an epoch, at least one.
+    #[must_use]
+    pub fn in_epoch(&self) -> usize {
+        ((self.samples as f64 * self.weight).round() as usize).max(1)
+    }
 }
 
 /// One split: images and utterances with indices of its own.
@@ -67,9 +87,25 @@ pub struct Split {
     pub images: Vec<Image>,
     /// All utterances; `image` is an index into `images`.
     pub utterances: Vec<Utterance>,
+    /// The data sets that they are of, one behind the other.
+    pub parts: Vec<Part>,
 }
 
 impl Dataset {
+    /// Trains on the training split of `other` too, `weight` times an epoch. The other splits stay this one's own.
+    ///
+    /// # Errors
+    /// When `other` has none.
+    pub fn mix(&mut self, other: &Self, weight: f64) -> Result<(), DataError> {
+        self.mixed.push((other.split("train")?, weight));
+        let mut hasher = blake3::Hasher::new();
+        for part in [self.fingerprint.as_bytes(), other.fingerprint.as_bytes(), &weight.to_le_bytes()] {
+            hasher.update(part);
+        }
+        self.fingerprint = hasher.finalize().to_hex().to_string();
+        Ok(())
+    }
+
     /// Names of the splits, sorted.
     #[must_use]
     pub fn splits(&self) -> Vec<String> {
@@ -92,46 +128,72 @@ impl Dataset {
         let Some(found) = called(name).or_else(|| called(alias)) else {
             return Err(DataError::NoSplit { path: self.index.clone(), split: name.to_owned(), known });
         };
-        let mut place = vec![None; self.images.len()];
-        let mut images = Vec::new();
-        for (index, image) in self.images.iter().enumerate() {
-            if *image.split == **found {
-                place[index] = Some(images.len());
-                images.push(image.clone());
-            }
-        }
-        let utterances: Vec<Utterance> = self
-            .utterances
-            .iter()
-            .filter_map(|utterance| Some(Utterance { image: place[utterance.image]?, ..utterance.clone() }))
-            .collect();
+        let (images, utterances) =
+            chosen(&self.images, &self.utterances, |image| *self.images[image].split == **found);
         if utterances.is_empty() {
             return Err(DataError::EmptySplit { path: self.index.clone(), split: found.clone() });
         }
-        Ok(Split { dataset: self.name.clone(), name: found.clone(), images, utterances })
+        let parts = vec![Part { samples: utterances.len(), weight: 1.0 }];
+        let mut split = Split { dataset: self.name.clone(), name: found.clone(), images, utterances, parts };
+        if found == "train" {
+            self.mixed.iter().for_each(|(other, weight)| split.append(other, *weight));
+        }
+        Ok(split)
     }
 }
 
 impl Split {
+    /// Puts the images and utterances of `other` behind its own.
+    fn append(&mut self, other: &Self, weight: f64) {
+        let first = self.images.len();
+        self.dataset = format!("{} + {}", self.dataset, other.dataset);
+        self.images.extend(other.images.iter().cloned());
+        let behind = |utterance: &Utterance| Utterance { image: first + utterance.image, ..utterance.clone() };
+        self.utterances.extend(other.utterances.iter().map(behind));
+        self.parts.push(Part { samples: other.utterances.len(), weight });
+    }
+
+    /// Samples of an epoch.
+    #[must_use]
+    pub fn in_epoch(&self) -> usize {
+        self.parts.iter().map(Part::in_epoch).sum()
+    }
+
+    /// `count` of its images that are spoken of, drawn by `seed`, with all their utterances; all images if it has no more.
+    #[must_use]
+    pub fn drawn(&self, count: usize, seed: u64) -> Self {
+        let mut is_spoken_of = vec![false; self.images.len()];
+        self.utterances.iter().for_each(|utterance| is_spoken_of[utterance.image] = true);
+        let order = Draw::new(seed, Purpose::Images, [0, 0]).permutation(self.images.len());
+        let chosen = order.into_iter().map(|image| image as usize).filter(|image| is_spoken_of[*image]).take(count);
+        let mut is_chosen = vec![false; self.images.len()];
+        chosen.for_each(|image| is_chosen[image] = true);
+        self.only(|image| is_chosen[image])
+    }
+
+    /// The images that are `wanted`, with their utterances.
+    fn only(&self, wanted: impl Fn(usize) -> bool) -> Self {
+        let (mut parts, mut rest) = (Vec::new(), &self.utterances[..]);
+        for part in &self.parts {
+            let (own, others) = rest.split_at(part.samples);
+            let samples = own.iter().filter(|utterance| wanted(utterance.image)).count();
+            parts.extend((samples > 0).then_some(Part { samples, ..*part }));
+            rest = others;
+        }
+        let (images, utterances) = chosen(&self.images, &self.utterances, wanted);
+        Self { dataset: self.dataset.clone(), name: self.name.clone(), images, utterances, parts }
+    }
+
     /// Its first `count` images that are spoken of, with their utterances.
     #[must_use]
     pub fn head(&self, count: usize) -> Self {
-        let mut place = vec![None; self.images.len()];
-        let mut images = Vec::new();
-        let mut utterances = Vec::new();
+        let mut chosen = HashSet::new();
         for utterance in &self.utterances {
-            if place[utterance.image].is_none() {
-                if images.len() == count {
-                    continue;
-                }
-                place[utterance.image] = Some(images.len());
-                images.push(self.images[utterance.image].clone());
-            }
-            if let Some(image) = place[utterance.image] {
-                utterances.push(Utterance { image, ..utterance.clone() });
+            if chosen.len() < count {
+                chosen.insert(utterance.image);
             }
         }
-        Self { dataset: self.dataset.clone(), name: self.name.clone(), images, utterances }
+        self.only(|image| chosen.contains(&image))
     }
 
     /// Checks, before any time is spent, that the folders of its files are there, and of a thousand of its utterances the files.
@@ -168,4 +230,17 @@ impl Split {
             _ => Ok(()),
         }
     }
+}
+
+/// The images that are `wanted`, and their utterances with indices into those.
+fn chosen(images: &[Image], utterances: &[Utterance], wanted: impl Fn(usize) -> bool) -> (Vec<Image>, Vec<Utterance>) {
+    let mut place = vec![None; images.len()];
+    let mut kept = Vec::new();
+    for (index, image) in images.iter().enumerate().filter(|(index, _)| wanted(*index)) {
+        place[index] = Some(kept.len());
+        kept.push(image.clone());
+    }
+    let utterances =
+        utterances.iter().filter_map(|one| Some(Utterance { image: place[one.image]?, ..one.clone() })).collect();
+    (kept, utterances)
 }

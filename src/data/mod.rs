@@ -22,7 +22,7 @@ use std::path::PathBuf;
 pub use audio::{Audio, Clip, Header, Recording};
 pub use audit::{Audit, BadFile, SplitCounts};
 pub use batch::{Batch, BatchPlan, Given, KnownSpeech, Replaced, Rows, TrainingBatches};
-pub use dataset::{Dataset, Image, Skipped, Split, Utterance};
+pub use dataset::{Dataset, Image, Part, Skipped, Split, Utterance};
 pub use groups::{GroupReader, Weight};
 pub use kept::{Bytes, Kept, Row};
 pub use kinds::write_manifest;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use super::{EvalError, SplitResult};
+use super::{EvalError, Ranks, SplitResult};
 use crate::data::{DataError, Skipped, Split};
 use crate::distributed::{Crew, DistributedError, World};
 use crate::encoders::Encoders;
-use crate::features::{FeatureConfig, FeatureSource, Use};
+use crate::features::{FeatureConfig, FeatureSource, Pool, Use};
 use crate::model::{CmdModel, catch_libtorch};
 use crate::telemetry::warn_once;
 
@@ -50,7 +50,7 @@ pub struct Embeddings {
 }
 
 impl<'a> EvalSet<'a> {
-    /// Encodes the images of `split`.
+    /// Encodes the images of `split`; `pool` as for [`FeatureSource::new`].
     ///
     /// # Errors
     /// When an image cannot be read and that counts as a failure, an encoder fails, or a signal comes.
@@ -59,8 +59,9 @@ impl<'a> EvalSet<'a> {
         encoders: &'a Encoders,
         config: &FeatureConfig,
         crew: Crew<'a>,
+        pool: Option<&Pool>,
     ) -> Result<Self, EvalError> {
-        let features = FeatureSource::new(encoders, split, config, Use::Evaluation, crew)?;
+        let features = FeatureSource::new(encoders, split, config, Use::Evaluation, crew, pool)?;
         let (mut parts, mut gallery) = (Vec::new(), Vec::new());
         let unreadable = features.for_each_images(|images, states| {
             parts.push(catch_libtorch(|| CmdModel::image_embedding(&states.cls).to_device(Device::Cpu))?);
@@ -113,6 +114,14 @@ impl<'a> EvalSet<'a> {
     /// # Errors
     /// When scores are NaN or infinite, nothing could be embedded, libtorch fails, or another process is gone.
     pub fn rank(&self, embeddings: &Embeddings) -> Result<SplitResult, EvalError> {
+        self.rank_each(embeddings).map(|(result, _)| result)
+    }
+
+    /// The figures of embeddings of this set, and the ranks behind them.
+    ///
+    /// # Errors
+    /// As [`Self::rank`].
+    pub fn rank_each(&self, embeddings: &Embeddings) -> Result<(SplitResult, Ranks), EvalError> {
         SplitResult::new(&self.split, embeddings, self.device, self.crew.world)
     }
 

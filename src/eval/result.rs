@@ -57,11 +57,11 @@ impl SplitResult {
         embeddings: &Embeddings,
         device: Device,
         world: &World,
-    ) -> Result<Self, EvalError> {
+    ) -> Result<(Self, Ranks), EvalError> {
         catch_libtorch(|| {
             let scores = Similarities::of_embeddings(&embeddings.speech, &embeddings.images, device);
             let ranks = Ranks::new(&scores, &embeddings.owners, world)?;
-            Ok(Self {
+            let result = Self {
                 dataset: split.dataset.clone(),
                 split: split.name.clone(),
                 images: embeddings.gallery.len(),
@@ -71,7 +71,8 @@ impl SplitResult {
                 duplicates: embeddings.copies,
                 recalls: Recalls::new(&ranks, &embeddings.owners)?,
                 in_family: InFamily::new(split, embeddings, &scores),
-            })
+            };
+            Ok((result, ranks))
         })?
     }
 }

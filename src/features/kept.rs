@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tch::Kind;
 
 use super::FeatureError;
-use super::memory::Memory;
+use super::memory::{Memory, Pool};
 use super::store::{Form, Store};
 use crate::data::{DataConfig, Kept, Row, Split};
 use crate::encoders::{Cache, Encoders, Precision};
@@ -15,7 +15,7 @@ use crate::encoders::{Cache, Encoders, Precision};
 #[derive(Debug)]
 pub(super) enum Place {
     Nowhere,
-    Memory(Memory),
+    Memory(Arc<Memory>),
     Disk(Store),
 }
 
@@ -45,11 +45,12 @@ impl KeptSplit {
         encoders: &Encoders,
         data: &DataConfig,
         (speech, images): (Cache, Cache),
+        pool: &Pool,
     ) -> Result<Self, FeatureError> {
-        let place = |cache: Cache, count: usize, form: &dyn Fn() -> Form| {
+        let place = |cache: Cache, memory: &Arc<Memory>, form: &dyn Fn() -> Form| {
             Ok::<Place, FeatureError>(match cache {
                 Cache::None => Place::Nowhere,
-                Cache::Memory => Place::Memory(Memory::new(count)),
+                Cache::Memory => Place::Memory(memory.clone()),
                 Cache::Disk => Place::Disk(Store::open(&cache_folder(data), &form())?),
             })
         };
@@ -75,17 +76,17 @@ impl KeptSplit {
             )
         };
         Ok(Self {
-            speech: place(speech, split.utterances.len(), &speech_form)?,
-            images: place(images, split.images.len(), &image_form)?,
+            speech: place(speech, &pool.speech, &speech_form)?,
+            images: place(images, &pool.images, &image_form)?,
             split: split.clone(),
         })
     }
 
-    fn audio(&self, utterance: usize) -> &Path {
+    fn audio(&self, utterance: usize) -> &Arc<Path> {
         &self.split.utterances[utterance].audio
     }
 
-    fn picture(&self, image: usize) -> &Path {
+    fn picture(&self, image: usize) -> &Arc<Path> {
         &self.split.images[image].path
     }
 
@@ -93,7 +94,7 @@ impl KeptSplit {
     pub(super) fn has_speech(&self, utterance: usize) -> bool {
         match &self.speech {
             Place::Nowhere => false,
-            Place::Memory(memory) => memory.has(utterance),
+            Place::Memory(memory) => memory.has(self.audio(utterance)),
             Place::Disk(store) => store.get(self.audio(utterance)).is_some(),
         }
     }
@@ -102,7 +103,7 @@ impl KeptSplit {
     pub(super) fn has_image(&self, image: usize) -> bool {
         match &self.images {
             Place::Nowhere => false,
-            Place::Memory(memory) => memory.has(image),
+            Place::Memory(memory) => memory.has(self.picture(image)),
             Place::Disk(store) => store.has(self.picture(image)),
         }
     }
@@ -132,12 +133,12 @@ impl KeptSplit {
     }
 }
 
-fn put<'a>(place: &Place, rows: Vec<(usize, Row)>, file: impl Fn(usize) -> &'a Path) {
+fn put<'a>(place: &Place, rows: Vec<(usize, Row)>, file: impl Fn(usize) -> &'a Arc<Path>) {
     match place {
         Place::Nowhere => {}
-        Place::Memory(memory) => rows.iter().for_each(|(index, row)| memory.put(*index, row)),
+        Place::Memory(memory) => rows.iter().for_each(|(index, row)| memory.put(file(*index), row)),
         Place::Disk(store) => {
-            let rows: Vec<(&Path, Row)> = rows.into_iter().map(|(index, row)| (file(index), row)).collect();
+            let rows: Vec<(&Path, Row)> = rows.into_iter().map(|(index, row)| (&**file(index), row)).collect();
             store.put(&rows);
         }
     }
@@ -147,7 +148,7 @@ impl Kept for KeptSplit {
     fn speech(&self, utterance: usize) -> Option<Row> {
         match &self.speech {
             Place::Nowhere => None,
-            Place::Memory(memory) => memory.get(utterance),
+            Place::Memory(memory) => memory.get(self.audio(utterance)),
             Place::Disk(store) => store.get(self.audio(utterance)),
         }
     }
@@ -155,7 +156,7 @@ impl Kept for KeptSplit {
     fn image(&self, image: usize) -> Option<Row> {
         match &self.images {
             Place::Nowhere => None,
-            Place::Memory(memory) => memory.get(image),
+            Place::Memory(memory) => memory.get(self.picture(image)),
             Place::Disk(store) => store.get(self.picture(image)),
         }
     }

@@ -1,6 +1,8 @@
 //! Features kept in the memory of a process.
 
+use std::collections::HashMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tch::Kind;
@@ -12,13 +14,21 @@ use crate::telemetry::give_back_memory;
 /// the forwards: rows that were allocated one by one held five times their own size.
 const BLOCK: usize = 64 << 20;
 
-/// Rows by their number.
-#[derive(Debug)]
+/// Frozen features that several trainings of one process share, as far as the configuration keeps them in memory: none is computed twice.
+/// All have to be of the same encoders, in the same precision.
+#[derive(Clone, Debug, Default)]
+pub struct Pool {
+    pub(super) speech: Arc<Memory>,
+    pub(super) images: Arc<Memory>,
+}
+
+/// Rows by the file that they are the features of.
+#[derive(Debug, Default)]
 pub(super) struct Memory(RwLock<Kept>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Kept {
-    places: Vec<Option<Place>>,
+    places: HashMap<Arc<Path>, Place>,
     /// Blocks that are full.
     blocks: Vec<Arc<Vec<u8>>>,
     /// The one that is being filled.
@@ -34,20 +44,15 @@ struct Place {
 }
 
 impl Memory {
-    /// Room for `count` rows.
-    pub(super) fn new(count: usize) -> Self {
-        Self(RwLock::new(Kept { places: vec![None; count], blocks: Vec::new(), open: Vec::new() }))
+    /// Whether the row of `file` is known.
+    pub(super) fn has(&self, file: &Path) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).places.contains_key(file)
     }
 
-    /// Whether row `index` is known.
-    pub(super) fn has(&self, index: usize) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).places[index].is_some()
-    }
-
-    /// Row `index`, if it is known.
-    pub(super) fn get(&self, index: usize) -> Option<Row> {
+    /// The row of `file`, if it is known.
+    pub(super) fn get(&self, file: &Path) -> Option<Row> {
         let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let Place { block, bytes, kind, shape } = kept.places[index].clone()?;
+        let Place { block, bytes, kind, shape } = kept.places.get(file)?.clone();
         let bytes = match kept.blocks.get(block) {
             Some(block) => Bytes::Part(block.clone(), bytes),
             None => Bytes::Own(kept.open[bytes].to_vec()),
@@ -55,9 +60,12 @@ impl Memory {
         Some(Row { bytes, kind, shape })
     }
 
-    /// Keeps row `index`.
-    pub(super) fn put(&self, index: usize, row: &Row) {
+    /// Keeps the row of `file`.
+    pub(super) fn put(&self, file: &Arc<Path>, row: &Row) {
         let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if kept.places.contains_key(file) {
+            return;
+        }
         if kept.open.len() + row.bytes.len() > kept.open.capacity() {
             give_back_memory();
             let new = Vec::with_capacity(row.bytes.len().max(BLOCK));
@@ -69,7 +77,8 @@ impl Memory {
         let (block, start) = (kept.blocks.len(), kept.open.len());
         kept.open.extend_from_slice(&row.bytes);
         let bytes = start..kept.open.len();
-        kept.places[index] = Some(Place { block, bytes, kind: row.kind, shape: row.shape.clone() });
+        let place = Place { block, bytes, kind: row.kind, shape: row.shape.clone() };
+        kept.places.insert(file.clone(), place);
     }
 }
 
@@ -88,9 +97,10 @@ mod tests {
                 shape: vec![*length as i64],
             })
             .collect();
-        let memory = Memory::new(rows.len() + 1);
-        rows.iter().enumerate().for_each(|(index, row)| memory.put(index, row));
-        assert!(rows.iter().enumerate().all(|(index, row)| memory.get(index).as_ref() == Some(row)));
-        assert!(memory.get(rows.len()).is_none() && !memory.has(rows.len()));
+        let memory = Memory::default();
+        let file = |index: usize| Arc::from(Path::new(&index.to_string()));
+        rows.iter().enumerate().for_each(|(index, row)| memory.put(&file(index), row));
+        assert!(rows.iter().enumerate().all(|(index, row)| memory.get(&file(index)).as_ref() == Some(row)));
+        assert!(memory.get(&file(rows.len())).is_none() && !memory.has(&file(rows.len())));
     }
 }

@@ -16,6 +16,7 @@ mod whole;
 use std::path::PathBuf;
 
 pub use kept::cache_folder;
+pub use memory::Pool;
 pub use on_disk::OnDisk;
 pub use room::{hidden_bytes, image_bytes};
 pub use sent::to_device;

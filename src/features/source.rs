@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tch::{Device, Tensor};
 
 use super::kept::{KeptSplit, Place};
+use super::memory::Pool;
 use super::sent::{send, to_device};
 use super::{FeatureConfig, FeatureError};
 use crate::data::{AudioForm, Batch, DataError, Kept, OnError, PictureForm, Pixels, Row, Rows, Split, Waveforms};
@@ -43,7 +44,7 @@ pub struct FeatureSource<'a> {
 }
 
 impl<'a> FeatureSource<'a> {
-    /// The features of `split`; nothing is computed yet.
+    /// The features of `split`; nothing is computed yet. What is kept in memory is shared with others where there is a `pool`.
     ///
     /// # Errors
     /// When features are to be kept on disk and that folder cannot be used.
@@ -53,6 +54,7 @@ impl<'a> FeatureSource<'a> {
         config: &FeatureConfig,
         purpose: Use,
         crew: Crew<'a>,
+        pool: Option<&Pool>,
     ) -> Result<Self, FeatureError> {
         let spec = encoders.speech().spec();
         let (speech, mut images) = (config.encoders.speech.cache, config.encoders.image.cache);
@@ -60,7 +62,7 @@ impl<'a> FeatureSource<'a> {
             Use::Training => config.audio.max_seconds,
             Use::Evaluation => config.audio.eval_max_seconds,
         };
-        if (purpose, images) == (Use::Evaluation, Cache::Memory) {
+        if (purpose, images) == (Use::Evaluation, Cache::Memory) && pool.is_none() {
             // Of these only CLS is used, once a run.
             images = Cache::None;
         }
@@ -71,7 +73,7 @@ impl<'a> FeatureSource<'a> {
             purpose,
             crew,
             form: AudioForm::new(spec.sample_rate as u32, spec.min_samples as usize, seconds),
-            kept: Arc::new(KeptSplit::open(split, encoders, &config.data, (speech, images))?),
+            kept: Arc::new(KeptSplit::open(split, encoders, &config.data, (speech, images), pool.unwrap_or(&Pool::default()))?),
             unusable: HashMap::new(),
             is_filled: false,
             groups: OnceCell::new(),

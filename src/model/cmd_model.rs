@@ -15,6 +15,7 @@ const INITIAL_TAU: f64 = 0.07;
 /// 1/tau stays at or below this, as in CLIP: `log_inv_tau` <= ln 100.
 const MAX_INVERSE_TAU: f64 = 100.0;
 const LOG_INV_TAU: &str = "log_inv_tau";
+const CMD_LOG_INV_TAU: &str = "cmd_log_inv_tau";
 
 /// Shape of the model; a checkpoint carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub struct ModelConfig {
     pub normalize_layers: bool,
     /// The fusion encoder, or none: training without CMD, and inference.
     pub fusion: Option<QueryNorm>,
+    /// Whether L_cmd has a temperature of its own; of no use without a fusion encoder.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_temperature: bool,
 }
 
 impl ModelConfig {
@@ -41,8 +45,16 @@ impl ModelConfig {
         if let Some(query_norm) = self.fusion {
             specs.extend(FusionEncoder::specs(self.width, query_norm));
         }
-        specs.push(ParameterSpec::new(LOG_INV_TAU, &[], Initial::Constant((1.0 / INITIAL_TAU).ln())));
+        let start = Initial::Constant((1.0 / INITIAL_TAU).ln());
+        specs.push(ParameterSpec::new(LOG_INV_TAU, &[], start));
+        if self.has_own_temperature() {
+            specs.push(ParameterSpec::new(CMD_LOG_INV_TAU, &[], start));
+        }
         specs
+    }
+
+    fn has_own_temperature(&self) -> bool {
+        self.own_temperature && self.fusion.is_some()
     }
 }
 
@@ -57,6 +69,29 @@ pub enum Pairing {
     All,
 }
 
+/// Through which use of S_cls the gradient of L_cmd reaches it; a reading of Eq. 6 that the paper leaves open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CmdGradient {
+    /// As query of the fusion encoder and in the similarity with what that denoised.
+    #[default]
+    Both,
+    /// In the similarity alone.
+    Similarity,
+    /// As query alone.
+    Query,
+    /// None: the fusion encoder learns alone.
+    Neither,
+}
+
+impl CmdGradient {
+    /// S_cls as query and for the similarity.
+    fn sides(self, speech_cls: &Tensor) -> (Tensor, Tensor) {
+        let side = |learns: bool| if learns { speech_cls.shallow_clone() } else { speech_cls.detach() };
+        (side(matches!(self, Self::Both | Self::Query)), side(matches!(self, Self::Both | Self::Similarity)))
+    }
+}
+
 /// What the losses of a step depend on beside features and parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct LossOptions {
@@ -66,6 +101,8 @@ pub struct LossOptions {
     pub pairing: Pairing,
     /// What other rows with the same image are.
     pub same_image: SameImage,
+    /// Where L_cmd teaches the speech head.
+    pub gradient: CmdGradient,
 }
 
 /// Frozen features of a batch of b rows.
@@ -146,6 +183,8 @@ pub struct CmdModel {
     speech: SpeechHead,
     fusion: Option<FusionEncoder>,
     log_inv_tau: Tensor,
+    /// That of L_cmd, if it has its own.
+    cmd_log_inv_tau: Option<Tensor>,
 }
 
 impl CmdModel {
@@ -157,6 +196,7 @@ impl CmdModel {
             speech: SpeechHead::bind(&parameters, config.heads, config.normalize_layers),
             fusion: config.fusion.map(|query_norm| FusionEncoder::bind(&parameters, query_norm)),
             log_inv_tau: parameters.get(LOG_INV_TAU),
+            cmd_log_inv_tau: config.has_own_temperature().then(|| parameters.get(CMD_LOG_INV_TAU)),
             config,
             parameters,
         }
@@ -179,11 +219,11 @@ impl CmdModel {
         &mut self.parameters
     }
 
-    /// Values of the speech head; those of the fusion encoder and the temperature, which the losses read, stand behind them.
+    /// Leaves of the speech head, and those that the losses read, which stand behind them: fusion encoder and temperature.
     #[must_use]
-    pub fn speech_count(&self) -> i64 {
-        let specs = self.parameters.specs().iter();
-        specs.filter(|spec| spec.name.starts_with("speech.")).map(ParameterSpec::count).sum()
+    pub fn leaves(&self) -> (&[Tensor], &[Tensor]) {
+        let of_head = self.parameters.specs().iter().filter(|spec| spec.name.starts_with("speech.")).count();
+        self.parameters.leaves().split_at(of_head)
     }
 
     /// The speech head.
@@ -199,12 +239,53 @@ impl CmdModel {
 
     /// 1/tau, a scalar, at most 100.
     pub fn inverse_tau(&self) -> Tensor {
-        self.log_inv_tau.clamp_max(MAX_INVERSE_TAU.ln()).exp()
+        inverse(&self.log_inv_tau)
     }
 
-    /// Brings the stored temperature back to its limit; to be called after every update.
+    /// 1/tau of L_cmd.
+    fn cmd_inverse_tau(&self) -> Tensor {
+        inverse(self.cmd_log_inv_tau.as_ref().unwrap_or(&self.log_inv_tau))
+    }
+
+    /// Brings the stored temperatures back to their limit; to be called after every update.
     pub fn clamp_temperature(&mut self) {
-        let _ = self.log_inv_tau.detach().clamp_max_(MAX_INVERSE_TAU.ln());
+        for stored in [Some(&self.log_inv_tau), self.cmd_log_inv_tau.as_ref()].into_iter().flatten() {
+            let _ = stored.detach().clamp_max_(MAX_INVERSE_TAU.ln());
+        }
+    }
+
+    /// Takes the values of another model: of the speech head and the temperature, and where both have one and `with_fusion` says so, of the
+    /// fusion encoder. Returns whether that was taken.
+    ///
+    /// # Errors
+    /// When the models are of different forms.
+    pub fn take(&mut self, other: &Self, with_fusion: bool) -> Result<bool, String> {
+        let takes_fusion = with_fusion && self.fusion.is_some() && other.fusion.is_some();
+        let mut form = ModelConfig { fusion: self.config.fusion, own_temperature: self.config.own_temperature, ..other.config };
+        if takes_fusion {
+            (form.fusion, form.own_temperature) = (other.config.fusion, other.config.own_temperature);
+        }
+        if form != self.config {
+            return Err(format!("its model is {:?}, the configuration's is {:?}", other.config, self.config));
+        }
+        let is_fusion = |name: &str| name.starts_with("fusion.") || name == CMD_LOG_INV_TAU;
+        for (spec, values) in other.parameters.iter().filter(|(spec, _)| takes_fusion || !is_fusion(&spec.name)) {
+            self.parameters.set(&spec.name, values);
+        }
+        Ok(takes_fusion)
+    }
+
+    /// Sets FC of the fusion encoder to 0, so that it starts as the attended patches themselves.
+    pub fn start_fusion_at_zero(&mut self) {
+        if let Some(fusion) = &self.fusion {
+            fusion.zero();
+        }
+    }
+
+    /// The fusion encoder, if there is one.
+    #[must_use]
+    pub fn fusion(&self) -> Option<&FusionEncoder> {
+        self.fusion.as_ref()
     }
 
     /// The losses of a batch. `noise` is used when `options.alpha` is not 0 and the model has a fusion encoder.
@@ -221,19 +302,20 @@ impl CmdModel {
         let cmd = match (&self.fusion, noise) {
             (Some(fusion), Some(noise)) if options.alpha != 0.0 => {
                 let noisy = noise.apply(&embedded.patches);
+                let (query, scored) = options.gradient.sides(&speech_cls);
                 let (Fused { denoised, attention }, similarity) = match options.pairing {
                     Pairing::Paired => {
-                        let fused = fusion.paired(&speech_cls, &noisy);
-                        let similarity = speech_cls.matmul(&fused.denoised.tr());
+                        let fused = fusion.paired(&query, &noisy);
+                        let similarity = scored.matmul(&fused.denoised.tr());
                         (fused, similarity)
                     }
                     Pairing::All => {
-                        let fused = fusion.all(&speech_cls, &noisy);
-                        let similarity = fused.denoised.matmul(&speech_cls.unsqueeze(-1)).squeeze_dim(-1);
+                        let fused = fusion.all(&query, &noisy);
+                        let similarity = fused.denoised.matmul(&scored.unsqueeze(-1)).squeeze_dim(-1);
                         (fused, similarity)
                     }
                 };
-                Some(Denoising { loss: targets.loss(&(similarity * &inverse_tau)), denoised, attention })
+                Some(Denoising { loss: targets.loss(&(similarity * self.cmd_inverse_tau())), denoised, attention })
             }
             _ => None,
         };
@@ -243,4 +325,9 @@ impl CmdModel {
         };
         Losses { total, sic, cmd, speech_cls, image_cls }
     }
+}
+
+/// 1/tau of a stored log(1/tau).
+fn inverse(log_inv_tau: &Tensor) -> Tensor {
+    log_inv_tau.clamp_max(MAX_INVERSE_TAU.ln()).exp()
 }

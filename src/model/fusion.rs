@@ -57,6 +57,13 @@ impl FusionEncoder {
         }
     }
 
+    /// Sets FC to 0.
+    pub(super) fn zero(&self) {
+        for values in [&self.fc.weight, &self.fc.bias] {
+            let _ = values.detach().zero_();
+        }
+    }
+
     /// Each image is pooled with its own speech: `speech` [B, E], `patches` [B, N, E].
     #[must_use]
     pub fn paired(&self, speech: &Tensor, patches: &Tensor) -> Fused {

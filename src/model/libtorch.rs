@@ -1,7 +1,7 @@
 //! libtorch where tch ends: its errors, which tch turns into panics, as errors of their own, and what tch has no name for (`libtorch.cpp`).
 
 use std::any::Any;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tch::{Device, Tensor};
@@ -55,6 +55,20 @@ pub fn catch_libtorch<T>(work: impl FnOnce() -> T) -> Result<T, LibtorchError> {
 unsafe extern "C" {
     fn cmd_allow_tf32(allow: bool);
     fn cmd_pinned(tensor: *const c_void) -> *mut c_void;
+    fn cmd_adam(
+        values: *mut c_void,
+        gradient: *mut c_void,
+        exp_avg: *mut c_void,
+        exp_avg_sq: *mut c_void,
+        step: i64,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+        scale: f64,
+    ) -> *mut c_char;
+    fn cmd_free(text: *mut c_char);
 }
 
 /// The values of a tensor of whole numbers, on any device.
@@ -78,6 +92,57 @@ pub fn pinned(tensor: &Tensor) -> Tensor {
     unsafe {
         let there = cmd_pinned(tensor.as_ptr().cast());
         if there.is_null() { tensor.shallow_clone() } else { Tensor::from_ptr(there.cast()) }
+    }
+}
+
+/// What an update of Adam depends on beside its four tensors.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamUpdate {
+    /// Number of the update, from 1.
+    pub step: u64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the two moments.
+    pub betas: [f64; 2],
+    /// Added to the gradient as `weight_decay` · value.
+    pub weight_decay: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Multiplies the gradient.
+    pub scale: f64,
+}
+
+impl AdamUpdate {
+    /// Makes the update in one pass; all four f32 `[P]`. What is left in `gradient` is not defined.
+    ///
+    /// # Panics
+    /// As tch's operations do, when libtorch cannot.
+    pub fn make(self, values: &mut Tensor, gradient: &mut Tensor, exp_avg: &mut Tensor, exp_avg_sq: &mut Tensor) {
+        let Self { step, lr, betas: [beta1, beta2], weight_decay, eps, scale } = self;
+        let [values, gradient, exp_avg, exp_avg_sq] =
+            [values, gradient, exp_avg, exp_avg_sq].map(|tensor| tensor.as_mut_ptr().cast());
+        // SAFETY: tch tensors are `at::Tensor*`, and the text is its own until it is given back.
+        let failed = unsafe {
+            let why = cmd_adam(
+                values,
+                gradient,
+                exp_avg,
+                exp_avg_sq,
+                step as i64,
+                lr,
+                beta1,
+                beta2,
+                weight_decay,
+                eps,
+                scale,
+            );
+            let text = (!why.is_null()).then(|| CStr::from_ptr(why).to_string_lossy().into_owned());
+            cmd_free(why);
+            text
+        };
+        if let Some(why) = failed {
+            panic!("{why}");
+        }
     }
 }
 

@@ -90,6 +90,12 @@ impl Parameters {
         self.specs.iter().zip(&self.leaves)
     }
 
+    /// Leaves in the order of the flat buffer.
+    #[must_use]
+    pub fn leaves(&self) -> &[Tensor] {
+        &self.leaves
+    }
+
     /// Specs in the order of the flat buffer.
     #[must_use]
     pub fn specs(&self) -> &[ParameterSpec] {
@@ -105,26 +111,6 @@ impl Parameters {
     #[must_use]
     pub fn count(&self) -> i64 {
         self.flat.numel() as i64
-    }
-
-    /// All gradients, `[P]`, zero where a leaf has none.
-    pub fn gradient(&self) -> Tensor {
-        let gradients: Vec<Tensor> = self
-            .leaves
-            .iter()
-            .map(|leaf| {
-                let gradient = leaf.grad();
-                if gradient.defined() { gradient.flatten(0, -1) } else { leaf.detach().zeros_like().flatten(0, -1) }
-            })
-            .collect();
-        Tensor::cat(&gradients, 0)
-    }
-
-    /// Forgets the gradients.
-    pub fn zero_grad(&mut self) {
-        for leaf in &mut self.leaves {
-            leaf.zero_grad();
-        }
     }
 
     /// Slices a tensor over the flat buffer (values, gradients, moments; `[P]`) into one tensor per parameter.

@@ -99,24 +99,24 @@ pub struct LayerSum {
 }
 
 impl LayerSum {
-    /// Adds the gradient of w to `head`, for the hidden states that this is the sum of, where the sum has a gradient g:
+    /// The gradient of w, `[L]`, for the hidden states [L, B, T, D] that this is the sum of, where the sum has the gradient g:
     /// d L / d softmax(w)_l = <g, LN(h_l)> = Σ 1/σ (<g, h_l> - μ Σ_d g), over frames.
-    pub fn add_gradient(&self, head: &SpeechHead, hidden: &Tensor) {
-        let gradient = self.sum.grad();
+    pub fn gradient(&self, head: &SpeechHead, hidden: &Tensor, gradient: &Tensor) -> Tensor {
         let over_width = |x: &Tensor| x.sum_dim_intlist([-1i64].as_slice(), true, Kind::Float);
-        let products: Vec<Tensor> = tch::no_grad(|| {
-            let whole = over_width(&gradient);
-            (0..hidden.size()[0])
+        tch::no_grad(|| {
+            let whole = over_width(gradient);
+            let products: Vec<Tensor> = (0..hidden.size()[0])
                 .map(|layer| {
-                    let product = over_width(&(hidden.select(0, layer) * &gradient));
+                    let product = over_width(&(hidden.select(0, layer) * gradient));
                     match self.moments.get(layer as usize) {
                         Some((mean, rstd)) => ((product - mean * &whole) * rstd).sum(Kind::Float),
                         None => product.sum(Kind::Float),
                     }
                 })
-                .collect()
-        });
-        (head.layer_weights.softmax(0, None) * Tensor::stack(&products, 0)).sum(Kind::Float).backward();
+                .collect();
+            let (weights, products) = (head.layer_weights.softmax(0, None), Tensor::stack(&products, 0));
+            &weights * (&products - (&weights * &products).sum(Kind::Float))
+        })
     }
 }
 
@@ -138,6 +138,9 @@ pub struct SpeechHead {
 }
 
 impl SpeechHead {
+    /// Place of w among the leaves.
+    pub const LAYER_WEIGHTS: usize = 0;
+
     /// Parameters for `layers` hidden states of width `d` and a shared width `e`, started as PyTorch starts them.
     pub(super) fn specs(layers: i64, d: i64, e: i64) -> Vec<ParameterSpec> {
         let xavier = Initial::Uniform((6.0 / (4 * d) as f64).sqrt());
@@ -195,7 +198,7 @@ impl SpeechHead {
     }
 
     /// Σ_l softmax(w)_l LN(hidden_l), [B, T, D], without a gradient, layer by layer: no copy of all layers is made.
-    /// [`LayerSum::add_gradient`] has the gradient of w.
+    /// [`LayerSum::gradient`] has the gradient of w.
     pub fn layer_sum(&self, hidden: &Tensor) -> LayerSum {
         tch::no_grad(|| {
             let weights = self.layer_weights.softmax(0, None);
@@ -273,8 +276,9 @@ impl SpeechHead {
 
     /// The query, key and value part of a fused attention parameter.
     fn in_proj_parts(&self, fused: &Tensor) -> [Tensor; 3] {
-        let width = self.cls.size()[0];
-        [0, 1, 2].map(|part| fused.narrow(0, part * width, width))
+        // Not three times `narrow`, whose gradient is as large as `fused` each time.
+        let parts = fused.split(self.cls.size()[0], 0);
+        [0, 1, 2].map(|part| parts[part].shallow_clone())
     }
 }
 

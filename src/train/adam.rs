@@ -4,6 +4,7 @@
 use tch::Tensor;
 
 use crate::checkpoint::Moments;
+use crate::model::AdamUpdate;
 
 /// Constants of Adam.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,20 +38,13 @@ impl Adam {
         Self { settings, moments }
     }
 
-    /// One update of `flat` `[P]` with `gradient` `[P]`.
-    pub fn update(&mut self, flat: &mut Tensor, gradient: &Tensor, lr: f64) {
-        let AdamSettings { weight_decay, betas: [beta1, beta2], eps } = self.settings;
+    /// One update of `flat` `[P]` with `scale` · `gradient` `[P]`, in which nothing of use is left.
+    pub fn update(&mut self, flat: &mut Tensor, gradient: &mut Tensor, scale: f64, lr: f64) {
+        let AdamSettings { weight_decay, betas, eps } = self.settings;
         let Moments { step, exp_avg, exp_avg_sq } = &mut self.moments;
         *step += 1;
-        tch::no_grad(|| {
-            let gradient = gradient + &*flat * weight_decay;
-            let _ = exp_avg.g_mul_scalar_(beta1).g_add_(&(&gradient * (1.0 - beta1)));
-            let _ = exp_avg_sq.g_mul_scalar_(beta2).g_add_(&(gradient.square() * (1.0 - beta2)));
-            let correction1 = 1.0 - beta1.powi(*step as i32);
-            let correction2 = 1.0 - beta2.powi(*step as i32);
-            let denominator = exp_avg_sq.sqrt() / correction2.sqrt() + eps;
-            let _ = flat.g_sub_(&(&*exp_avg / denominator * (lr / correction1)));
-        });
+        let update = AdamUpdate { step: *step as u64, lr, betas, weight_decay, eps, scale };
+        update.make(flat, gradient, exp_avg, exp_avg_sq);
     }
 
     /// What it carries from update to update.

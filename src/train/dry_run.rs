@@ -70,7 +70,7 @@ impl Session<'_> {
         self.prepare()?;
         self.check_disk(output);
         self.check_memory();
-        let source = FeatureSource::new(self.encoders, &self.split, &self.recipe.features, Use::Training, self.crew)?;
+        let source = FeatureSource::new(self.encoders, &self.split, &self.recipe.features, Use::Training, self.crew, None)?;
         source.check_kept()?;
         let begun = Instant::now();
         let step = self.state.step;
@@ -81,7 +81,7 @@ impl Session<'_> {
         let step_seconds = begun.elapsed().as_secs_f64();
 
         let few = Arc::new(self.dev_split.head(IMAGES));
-        let mut set = EvalSet::new(&few, self.encoders, &self.recipe.features, self.crew)?;
+        let mut set = EvalSet::new(&few, self.encoders, &self.recipe.features, self.crew, None)?;
         let embeddings = set.embed(&self.model)?;
         set.rank(&embeddings)?;
         Ok(DryRun {

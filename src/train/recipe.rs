@@ -1,14 +1,14 @@
 //! What a training is made of, and whether that can work.
 
 use super::section::{
-    CmdConfig, FusionConfig, LogConfig, LossConfig, NoiseConfig, OptimConfig, SpeechConfig, TrainConfig,
+    CmdConfig, CmdTemperature, FusionConfig, LogConfig, LossConfig, NoiseConfig, OptimConfig, SpeechConfig, TrainConfig,
 };
 use super::{AdamSettings, Schedule, TrainError};
 use crate::data::Split;
 use crate::encoders::Encoders;
 use crate::eval::EvalConfig;
 use crate::features::FeatureConfig;
-use crate::model::{LossOptions, ModelConfig};
+use crate::model::{CmdGradient, LossOptions, ModelConfig};
 
 /// Every setting of a training.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -57,6 +57,7 @@ impl Recipe {
             heads: self.speech.heads,
             normalize_layers: self.speech.normalize_layers,
             fusion: self.denoises().then_some(self.fusion.query_norm),
+            own_temperature: self.denoises() && self.cmd.temperature == CmdTemperature::Own,
         }
     }
 
@@ -66,10 +67,16 @@ impl Recipe {
         self.cmd.alpha != 0.0
     }
 
-    /// The options of the losses.
+    /// The options of the losses of `step`, from 0.
     #[must_use]
-    pub fn loss_options(&self) -> LossOptions {
-        LossOptions { alpha: self.cmd.alpha, pairing: self.cmd.pairing, same_image: self.loss.same_image }
+    pub fn loss_options(&self, step: u64) -> LossOptions {
+        let is_alone = step < self.cmd.fusion_first_steps as u64;
+        LossOptions {
+            alpha: self.cmd.alpha,
+            pairing: self.cmd.pairing,
+            same_image: self.loss.same_image,
+            gradient: if is_alone { CmdGradient::Neither } else { self.cmd.gradient },
+        }
     }
 
     /// The constants of Adam.

@@ -1,9 +1,11 @@
 //! The sections that decide what is trained: `[speech]`, `[fusion]`, `[noise]`, `[loss]`, `[cmd]`, `[optim]`, `[train]` and `[log]`,
 //! with the paper's values as defaults.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
-use crate::model::{DonorPosition, Pairing, QueryNorm, SameImage};
+use crate::model::{CmdGradient, DonorPosition, Pairing, QueryNorm, SameImage};
 use crate::{Range, at_least, between, section};
 
 section! {
@@ -18,11 +20,33 @@ section! {
     }
 }
 
+/// How FC of the fusion encoder starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FusionStart {
+    /// Uniform within ±1/√E.
+    Random,
+    /// 0.
+    Zero,
+}
+
+/// The temperature of L_cmd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CmdTemperature {
+    /// That of L_sic.
+    Shared,
+    /// Another learned one.
+    Own,
+}
+
 section! {
     /// `[fusion]`: the fusion encoder.
     pub struct FusionConfig {
         /// "layer_norm" (shared by query and patches) or "none" (Eq. 1 to the letter).
         Fixed, Range::Any => query_norm: QueryNorm = QueryNorm::LayerNorm;
+        /// FC of Eq. 2 starts "random" (as PyTorch starts it) or "zero" (then F is at first the attended patches, normalised).
+        Fixed, Range::Any => start: FusionStart = FusionStart::Random;
     }
 }
 
@@ -51,6 +75,12 @@ section! {
         Fixed, Range::NotNegative => alpha: f64 = 0.5;
         /// "paired": an image is denoised with its own speech (Eq. 6); "all": with every speech of the batch.
         Fixed, Range::Any => pairing: Pairing = Pairing::Paired;
+        /// Temperature of L_cmd: "shared" with L_sic or its "own", learned beside it.
+        Fixed, Range::Any => temperature: CmdTemperature = CmdTemperature::Shared;
+        /// Use of S_cls through which the gradient of L_cmd reaches it: "both", "similarity", "query" or "neither".
+        Fixed, Range::Any => gradient: CmdGradient = CmdGradient::Both;
+        /// First steps in which L_cmd teaches the fusion encoder alone.
+        Fixed, at_least(0) => fusion_first_steps: i64 = 0;
     }
 }
 
@@ -82,6 +112,31 @@ pub enum OnNan {
     Skip,
 }
 
+/// What becomes of the fusion encoder of a checkpoint that a run starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InitFusion {
+    /// It goes on, if the checkpoint has one.
+    Taken,
+    /// The run starts its own.
+    Anew,
+}
+
+/// A further data set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MixedData {
+    /// A configuration, of which `[data]` counts.
+    pub config: PathBuf,
+    /// How often an epoch holds each of its utterances.
+    #[serde(default = "once")]
+    pub weight: f64,
+}
+
+fn once() -> f64 {
+    1.0
+}
+
 section! {
     /// `[train]`: the training loop.
     pub struct TrainConfig {
@@ -91,6 +146,14 @@ section! {
         Fixed, between(1, 1 << 20) => batch_size: i64 = 128;
         /// Seed of every draw: first values, order, crops, noise, dropout.
         Fixed, at_least(0) => seed: i64 = 0;
+        /// A checkpoint whose weights the run starts from (--init-from).
+        Fixed, Range::Path("\"runs/spokencoco/best/model.safetensors\"") => init_from: Option<PathBuf> = None;
+        /// The fusion encoder of that checkpoint: "taken" (if it has one) or started "anew".
+        Fixed, Range::Any => init_fusion: InitFusion = InitFusion::Taken;
+        /// Images of the training split that are used, drawn by the seed, with all their captions; 0: all.
+        Fixed, at_least(0) => images: i64 = 0;
+        /// Configurations whose data sets are trained on too, by their training splits: an epoch holds each `weight` times (by default once).
+        Here, Range::Configs("[{ config = \"spokencoco.toml\", weight = 0.5 }]") => mix: Vec<MixedData> = Vec::new();
         /// Largest norm of the gradient; 0: no limit.
         Fixed, Range::NotNegative => grad_clip: f64 = 4.0;
         /// Steps between checkpoints.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::agree::check_sources;
 use super::sinks::Sink;
-use super::{Adam, Metrics, Recipe, TrainError};
-use crate::checkpoint::{BestScore, CheckpointError, Fingerprint, RunDir, State};
+use super::{Adam, FusionStart, InitFusion, Metrics, Recipe, TrainError};
+use crate::checkpoint::{BestScore, Checkpoint, CheckpointError, Fingerprint, RunDir, State};
 use crate::data::{Dataset, Split};
 use crate::distributed::Crew;
 use crate::encoders::Encoders;
+use crate::features::Pool;
 use crate::model::{CmdModel, catch_libtorch};
 use crate::telemetry::free_disk;
 
@@ -50,13 +51,15 @@ pub struct Session<'a> {
     pub(super) sinks: Vec<Box<dyn Sink + 'a>>,
     run: Option<RunDir>,
     /// The step whose checkpoint is on the disk.
-    saved: Option<u64>,
+    pub(super) saved: Option<u64>,
     /// Whether the weights are those of a whole number of updates.
     pub(super) is_whole: bool,
     /// Utterances of the training split that could not be read.
     pub(super) unreadable: HashSet<usize>,
     /// A warning of development images that are training images too.
     pub(super) leaks: Option<String>,
+    /// Frozen features that other trainings use too.
+    pub(super) pool: Option<Pool>,
 }
 
 impl<'a> Session<'a> {
@@ -67,7 +70,10 @@ impl<'a> Session<'a> {
     pub fn new(recipe: Recipe, dataset: &Dataset, encoders: &'a Encoders, crew: Crew<'a>) -> Result<Self, TrainError> {
         let mut recipe = recipe;
         recipe.features.data.share_cores(crew.world.here());
-        let (split, dev_split) = (dataset.split("train")?, dataset.split(&recipe.eval.split)?);
+        let (mut split, dev_split) = (dataset.split("train")?, dataset.split(&recipe.eval.split)?);
+        if let count @ 1.. = recipe.train.images {
+            split = split.drawn(count as usize, recipe.seed());
+        }
         recipe.check(encoders, &split, crew.world.size())?;
         split.check_present(recipe.features.data.max_unreadable)?;
         let workers = recipe.features.data.workers as usize;
@@ -82,7 +88,10 @@ impl<'a> Session<'a> {
         );
         state.configuration = Some(recipe.identity.fixed.clone()).filter(|hash| !hash.is_empty());
         let made = catch_libtorch(|| {
-            let model = CmdModel::new(shape, recipe.seed(), encoders.device());
+            let mut model = CmdModel::new(shape, recipe.seed(), encoders.device());
+            if recipe.fusion.start == FusionStart::Zero {
+                model.start_fusion_at_zero();
+            }
             let adam = Adam::new(recipe.adam(), model.parameters().flat());
             (model, adam)
         });
@@ -102,6 +111,7 @@ impl<'a> Session<'a> {
             is_whole: true,
             unreadable: HashSet::new(),
             leaks,
+            pool: None,
         })
     }
 
@@ -151,11 +161,37 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Starts from the weights that `train.init_from` names, if it names some.
+    pub(super) fn initialise(&mut self) -> Result<(), TrainError> {
+        let Some(path) = self.recipe.train.init_from.clone() else { return Ok(()) };
+        let checkpoint = Checkpoint::open(&path)?;
+        let given = checkpoint.load(self.encoders.device())?;
+        checkpoint.check_encoders(&given, self.encoders)?;
+        let takes_fusion = self.recipe.train.init_fusion == InitFusion::Taken;
+        let fusion = self.model.take(&given, takes_fusion).map_err(|why| {
+            let why = format!("{why}; set train.init_fusion = \"anew\", or the keys as they were");
+            CheckpointError::Mismatch { path: path.clone(), why }
+        })?;
+        let fusion = match (fusion, self.model.fusion()) {
+            (_, None) => "",
+            (true, _) => " and its fusion encoder",
+            (false, _) => "; the fusion encoder starts anew",
+        };
+        let step = checkpoint.state()?.map_or(String::new(), |state| format!(", step {}", state.step));
+        tracing::info!("starting from the weights of {}{step}{fusion}", path.display());
+        Ok(())
+    }
+
     /// Checkpoints and `metrics.jsonl` go into `run` from now on.
     pub fn write_to(&mut self, run: RunDir) {
         self.check_disk(run.path());
         self.sinks.push(Box::new(Metrics::new(&run.metrics())));
         self.run = Some(run);
+    }
+
+    /// Frozen features are taken from `pool` and kept there.
+    pub fn share(&mut self, pool: &Pool) {
+        self.pool = Some(pool.clone());
     }
 
     /// Figures go to `sink` as well.

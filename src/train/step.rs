@@ -6,7 +6,7 @@
 use tch::{Kind, Tensor};
 
 use crate::distributed::{DistributedError, World};
-use crate::model::{CmdModel, DropoutMask, Embedded, Encoded, LayerSum, LossOptions, Losses, PatchNoise};
+use crate::model::{CmdModel, DropoutMask, Embedded, Encoded, LayerSum, LossOptions, Losses, PatchNoise, SpeechHead};
 
 /// The losses of a global batch and their gradient.
 #[derive(Debug)]
@@ -37,23 +37,20 @@ pub struct Step {
 /// # Errors
 /// When another process is gone.
 pub fn gradient(
-    model: &mut CmdModel,
+    model: &CmdModel,
     encoded: &Encoded,
     step: &Step,
     options: LossOptions,
     world: &World,
 ) -> Result<Gradient, DistributedError> {
-    model.parameters_mut().zero_grad();
     let head = model.speech();
     let sums: Vec<LayerSum> = encoded.speech.iter().map(|chunk| head.layer_sum(&chunk.hidden)).collect();
+    let leaves: Vec<Tensor> = sums.iter().map(|LayerSum { sum, .. }| sum.detach().set_requires_grad(true)).collect();
     let parts: Vec<Tensor> = encoded
         .speech
         .iter()
-        .zip(&sums)
-        .map(|(chunk, LayerSum { sum, .. })| {
-            let sum = sum.set_requires_grad(true);
-            head.embed(&sum, &chunk.frames, step.dropout.as_ref().map(|mask| (mask, &chunk.rows)))
-        })
+        .zip(&leaves)
+        .map(|(chunk, sum)| head.embed(sum, &chunk.frames, step.dropout.as_ref().map(|mask| (mask, &chunk.rows))))
         .collect();
     let own_cls = Tensor::cat(&parts, 0).index_select(0, &encoded.speech_place);
 
@@ -68,17 +65,29 @@ pub fn gradient(
     let (image_cls, image_ids) = (both[1].shallow_clone(), step.image_ids.shallow_clone());
     let embedded = Embedded { speech_cls: speech_cls.shallow_clone(), image_cls, patches, image_ids };
     let losses = model.losses(&embedded, step.noise.as_ref(), options);
-    losses.total.backward();
-    let own_gradient = speech_cls.grad().narrow(0, step.first_row, own_cls.size()[0]);
-    (&own_cls * own_gradient).sum(Kind::Float).backward();
-    for (chunk, sum) in encoded.speech.iter().zip(&sums) {
-        sum.add_gradient(model.speech(), &chunk.hidden);
-    }
-    let flat = model.parameters().gradient();
+
+    let (of_head, of_losses) = model.leaves();
+    let mut gradients = backward(&losses.total, of_losses, &[speech_cls]);
+    let own_gradient = gradients.split_off(of_losses.len())[0].narrow(0, step.first_row, own_cls.size()[0]);
     if !world.is_first() {
-        // All processes have the same gradients here; they count once.
-        let speech = model.speech_count();
-        let _ = flat.narrow(0, speech, flat.size()[0] - speech).zero_();
+        // All processes have the same here; it counts once.
+        gradients.iter_mut().for_each(|gradient| *gradient = gradient.zeros_like());
     }
-    Ok(Gradient { losses, flat: world.sum(&flat)?, own_cls: own_cls.detach() })
+    let mut of_speech = backward(&(&own_cls * own_gradient).sum(Kind::Float), of_head, &leaves);
+    let of_sums = of_speech.split_off(of_head.len());
+    for ((sum, of_sum), chunk) in sums.iter().zip(&of_sums).zip(&encoded.speech) {
+        of_speech[SpeechHead::LAYER_WEIGHTS] += sum.gradient(head, &chunk.hidden, of_sum);
+    }
+    let flat: Vec<Tensor> = of_speech.iter().chain(&gradients).map(|gradient| gradient.flatten(0, -1)).collect();
+    Ok(Gradient { losses, flat: world.sum(&Tensor::cat(&flat, 0))?, own_cls: own_cls.detach() })
+}
+
+/// d `loss` / d each of `leaves` and of `others`; zero for what it does not depend on.
+fn backward(loss: &Tensor, leaves: &[Tensor], others: &[Tensor]) -> Vec<Tensor> {
+    let inputs: Vec<&Tensor> = leaves.iter().chain(others).collect();
+    let gradients = Tensor::run_backward(&[loss], &inputs, false, false).into_iter();
+    gradients
+        .zip(&inputs)
+        .map(|(gradient, input)| if gradient.defined() { gradient } else { input.detach().zeros_like() })
+        .collect()
 }

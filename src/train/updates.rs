@@ -96,12 +96,15 @@ impl<'a> Session<'a> {
 
     /// Agrees with the other processes on where to start, and checks the headers of the development split before any time is spent.
     pub(super) fn prepare(&mut self) -> Result<(), TrainError> {
+        if self.crew.world.is_first() && self.saved.is_none() {
+            self.initialise()?;
+        }
         let shared = &self.recipe.identity.shared;
         agree_on_start(self.crew.world, shared, &mut self.state, &self.model, &mut self.adam)?;
         if !self.is_finished() {
             self.leaks.iter().for_each(|warning| tracing::warn!("{warning}"));
             let config = &self.recipe.features;
-            FeatureSource::new(self.encoders, &self.dev_split, config, Use::Evaluation, self.crew)?.check_headers()?;
+            FeatureSource::new(self.encoders, &self.dev_split, config, Use::Evaluation, self.crew, None)?.check_headers()?;
         }
         Ok(())
     }
@@ -119,7 +122,7 @@ impl<'a> Session<'a> {
         }
         self.check_memory();
         let mut source =
-            FeatureSource::new(self.encoders, &self.split, &self.recipe.features, Use::Training, self.crew)?;
+            FeatureSource::new(self.encoders, &self.split, &self.recipe.features, Use::Training, self.crew, self.pool.as_ref())?;
         source.fill()?;
         self.unreadable.extend(source.unusable().keys());
         self.check_unreadable()?;
@@ -267,14 +270,14 @@ impl<'a> Session<'a> {
         } else {
             let (clip, norm) = (self.recipe.train.grad_clip, figures.grad_norm);
             let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
-            let flat = if scale < 1.0 { &gradient.flat * scale } else { gradient.flat.shallow_clone() };
             self.is_whole = false;
-            self.adam.update(&mut self.model.parameters().flat().shallow_clone(), &flat, lr);
+            let (mut values, mut flat) = (self.model.parameters().flat().shallow_clone(), gradient.flat.shallow_clone());
+            self.adam.update(&mut values, &mut flat, scale, lr);
             self.model.clamp_temperature();
             self.is_whole = true;
         }
         let next = (step + 1) * self.recipe.train.batch_size as u64;
-        let count = self.split.utterances.len() as u64;
+        let count = self.split.in_epoch() as u64;
         self.state.step = step + 1;
         self.state.skipped += ready.news.skipped;
         self.state.without_cmd += u64::from(self.recipe.denoises() && gradient.losses.cmd.is_none());
@@ -283,9 +286,9 @@ impl<'a> Session<'a> {
     }
 
     /// The gradient of the global batch of which `ready` holds this process's rows.
-    pub(super) fn gradient(&mut self, ready: &Ready) -> Result<Gradient, TrainError> {
-        let options = self.recipe.loss_options();
-        Ok(gradient(&mut self.model, &ready.encoded, &ready.step, options, self.crew.world)?)
+    pub(super) fn gradient(&self, ready: &Ready) -> Result<Gradient, TrainError> {
+        let options = self.recipe.loss_options(self.state.step);
+        Ok(gradient(&self.model, &ready.encoded, &ready.step, options, self.crew.world)?)
     }
 
     /// The noise of a global batch. Without donors, in a batch that happens to hold a single image, the step goes without L_cmd.
@@ -350,7 +353,7 @@ impl<'a> Session<'a> {
     fn evaluate(&mut self, dev: &mut Option<EvalSet<'a>>) -> Result<(), TrainError> {
         let set = match dev {
             Some(set) => set,
-            None => dev.insert(EvalSet::new(&self.dev_split, self.encoders, &self.recipe.features, self.crew)?),
+            None => dev.insert(EvalSet::new(&self.dev_split, self.encoders, &self.recipe.features, self.crew, self.pool.as_ref())?),
         };
         let embeddings = set.embed(&self.model)?;
         let result = set.rank(&embeddings)?;

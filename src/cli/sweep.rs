@@ -1,0 +1,178 @@
+//! `cmd sweep`.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::device::{Local, device};
+use super::error::Error;
+use super::{load_dataset, print};
+use crate::checkpoint::write_whole;
+use crate::config::{Config, Needs, Override};
+use crate::distributed::{Crew, World};
+use crate::encoders::Encoders;
+use crate::signals::Signals;
+use crate::sweep::{Job, Outcome, Plan, Setting, Summary, SweepError, Workplace, plot};
+use crate::train::TrainError;
+
+/// Trains every setting of a sweep with every seed, in one process, and compares them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The sweep (the shipped ones are in configs/sweeps/).
+    #[arg(value_name = "SWEEP.toml")]
+    plan: PathBuf,
+    /// Overrides a key for all runs; relative paths start from the current folder. Repeatable.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Seeds 0, 1, ... of each setting, in place of the sweep's own.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(1..10_000))]
+    seeds: Option<i64>,
+    /// Folder in which sweeps are kept.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    output: PathBuf,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Prints the result as JSON; it also lies in the sweep's folder.
+    #[arg(long)]
+    json: bool,
+    /// Says what would be trained and what is finished, and stops.
+    #[arg(long)]
+    list: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  cmd sweep configs/sweeps/ablation.toml
+  cmd sweep configs/sweeps/alpha.toml --seeds 5
+  cmd sweep configs/sweeps/alpha.toml --set train.steps=300 --list
+
+A run that is finished is not repeated, one that was interrupted goes on: the same line again continues a sweep.";
+
+pub(super) fn run(args: &Args) -> Result<(), Error> {
+    let plan = Plan::read(&args.plan)?;
+    let settings = plan.settings();
+    let name = args.plan.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let folder = args.output.join(format!("sweep-{name}"));
+    let jobs = jobs(args, &plan, &settings, &folder)?;
+    if args.list {
+        return list(&jobs);
+    }
+    let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
+    let device = device(&args.device, Local::ALONE)?;
+    let world = World::alone();
+    let crew = Crew { world: &world, signals: &signals };
+    let outcomes = Outcomes { jobs: &jobs, found: jobs.iter().map(|(job, _)| job.outcome()).collect::<Result<_, _>>()? };
+    let outcomes = outcomes.complete(&plan.split, device, crew)?;
+
+    let summary = Summary::new(&settings, outcomes);
+    let result = json!({ "sweep": name, "split": plan.split, "summary": summary });
+    std::fs::create_dir_all(&folder).map_err(Error::output(&folder))?;
+    let table = summary.table();
+    let title = format!("{name}: {} split, mean and standard deviation over seeds", plan.split);
+    let picture = plot(&summary, &title).map_err(|why| SweepError::Plan { path: args.plan.clone(), why });
+    for (file, text) in [("sweep.json", format!("{result:#}\n")), ("sweep.md", table.clone()), ("sweep.svg", picture?)] {
+        let file = folder.join(file);
+        write_whole(&file, text.as_bytes()).map_err(Error::output(&file))?;
+    }
+    if args.json {
+        return print(&format!("{result:#}\n"));
+    }
+    print(&format!("{table}\n{} split, best checkpoint of each run; {}\n", plan.split, folder.join("sweep.svg").display()))
+}
+
+/// Every run of the sweep, with its configuration.
+fn jobs(args: &Args, plan: &Plan, settings: &[Setting], folder: &Path) -> Result<Vec<(Job, Config)>, Error> {
+    let own: Vec<Override> = args.overrides.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let place = args.plan.display().to_string();
+    let from = args.plan.parent().unwrap_or(Path::new("."));
+    let seeds = args.seeds.map_or_else(|| plan.seeds.clone(), |count| (0..count).collect());
+    let mut jobs = Vec::new();
+    // Seed by seed, so that a sweep which is cut short has all settings.
+    for seed in seeds {
+        for (number, setting) in settings.iter().enumerate() {
+            let mut overrides = Vec::new();
+            for (key, value) in &setting.changes {
+                overrides.push(Override::new(key, value.clone(), &place, from)?);
+            }
+            overrides.extend(own.iter().cloned());
+            overrides.push(format!("train.seed={seed}").parse()?);
+            let config = Config::load(&plan.config, &overrides, Needs::Encoders)?;
+            let recipe = config.recipe();
+            let decisive = format!("{}\n{}\n{}", recipe.identity.fixed, recipe.train.steps, plan.split);
+            let key = &blake3::hash(decisive.as_bytes()).to_hex()[..8];
+            let folder = folder.join(format!("{}-seed{seed}-{key}", plain(&setting.name)));
+            let text = config.to_commented_toml();
+            jobs.push((Job { setting: number, seed, folder, recipe, config: text }, config));
+        }
+    }
+    Ok(jobs)
+}
+
+/// `name` as part of a folder's.
+fn plain(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "=.-_".contains(c) { c } else { '-' };
+    name.chars().map(plain).take(80).collect::<String>().trim_start_matches('.').to_owned()
+}
+
+fn list(jobs: &[(Job, Config)]) -> Result<(), Error> {
+    let mut text = String::new();
+    for (job, _) in jobs {
+        let stands = match job.outcome()? {
+            Some(_) => "finished",
+            None if job.folder.exists() => "interrupted",
+            None => "to be trained",
+        };
+        text += &format!("{stands:<13} {}\n", job.folder.display());
+    }
+    print(&text)
+}
+
+/// What is known of each job.
+struct Outcomes<'a> {
+    jobs: &'a [(Job, Config)],
+    found: Vec<Option<Outcome>>,
+}
+
+impl Outcomes<'_> {
+    /// Trains those that are missing, those of the same data and encoders one after the other.
+    fn complete(
+        mut self,
+        split: &str,
+        device: tch::Device,
+        crew: Crew,
+    ) -> Result<Vec<(usize, i64, Option<Outcome>)>, Error> {
+        let (begun, missing) = (Instant::now(), self.found.iter().filter(|outcome| outcome.is_none()).count());
+        tracing::info!("{} runs, {} of them finished before", self.jobs.len(), self.jobs.len() - missing);
+        let (mut trained, mut failed) = (0, HashSet::new());
+        while let Some(first) = (0..self.jobs.len()).find(|place| self.found[*place].is_none() && !failed.contains(place)) {
+            let config = &self.jobs[first].1;
+            let dataset = load_dataset(config)?;
+            let encoders = Encoders::load(&config.encoders, device)?;
+            let mut place = Workplace::new(&dataset, &encoders, crew, &config.features(), split)?;
+            for (number, (job, other)) in self.jobs.iter().enumerate() {
+                let is_alike = other.features() == config.features() && other.train.mix == config.train.mix;
+                if self.found[number].is_some() || failed.contains(&number) || !is_alike {
+                    continue;
+                }
+                let left = match trained {
+                    0 => String::new(),
+                    _ => format!(", {:.0} minutes left", begun.elapsed().as_secs_f64() / trained as f64 * (missing - trained) as f64 / 60.0),
+                };
+                tracing::info!("run {} of {missing}{left}: {}", trained + 1, job.folder.display());
+                match place.run(job) {
+                    Ok(outcome) => self.found[number] = Some(outcome),
+                    Err(SweepError::Train(error @ TrainError::NotFinite { .. })) => {
+                        tracing::warn!("{}: {error}; the sweep goes on without it", job.folder.display());
+                        failed.insert(number);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+                trained += 1;
+            }
+        }
+        Ok(self.jobs.iter().zip(self.found).map(|((job, _), outcome)| (job.setting, job.seed, outcome)).collect())
+    }
+}

@@ -1,0 +1,105 @@
+//! One run of a sweep.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Outcome, SweepError};
+use crate::checkpoint::{RunDir, RunLock};
+use crate::data::{Dataset, Split};
+use crate::distributed::Crew;
+use crate::encoders::Encoders;
+use crate::eval::EvalSet;
+use crate::features::{FeatureConfig, FeatureSource, Pool, Use};
+use crate::train::{Recipe, Session};
+
+const OUTCOME: &str = "outcome.json";
+
+/// A training that a sweep asks for.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its setting's place among the settings.
+    pub setting: usize,
+    /// Its seed.
+    pub seed: i64,
+    /// Its folder, which is another one for every recipe.
+    pub folder: PathBuf,
+    /// What is trained.
+    pub recipe: Recipe,
+    /// Its configuration, to be kept in the folder.
+    pub config: String,
+}
+
+/// Where jobs with the same data and encoders are done: frozen features are computed once.
+pub struct Workplace<'a> {
+    dataset: &'a Dataset,
+    encoders: &'a Encoders,
+    crew: Crew<'a>,
+    pool: Pool,
+    /// The split that is scored, ready to be embedded.
+    scored: EvalSet<'a>,
+}
+
+impl Job {
+    /// What it came to, if it is finished.
+    ///
+    /// # Errors
+    /// When that is damaged.
+    pub fn outcome(&self) -> Result<Option<Outcome>, SweepError> {
+        Outcome::read(&self.folder.join(OUTCOME))
+    }
+}
+
+impl<'a> Workplace<'a> {
+    /// Computes the features of the whole training split, as far as they are kept, so that they do not depend on which job comes first.
+    ///
+    /// # Errors
+    /// When the data set lacks a split, a file cannot be read, or an encoder fails.
+    pub fn new(
+        dataset: &'a Dataset,
+        encoders: &'a Encoders,
+        crew: Crew<'a>,
+        features: &FeatureConfig,
+        split: &str,
+    ) -> Result<Self, SweepError> {
+        let pool = Pool::default();
+        let split: Arc<Split> = Arc::new(dataset.split(split)?);
+        let training = Arc::new(dataset.split("train")?);
+        FeatureSource::new(encoders, &training, features, Use::Training, crew, Some(&pool))?.fill()?;
+        let scored = EvalSet::new(&split, encoders, features, crew, Some(&pool))?;
+        Ok(Self { dataset, encoders, crew, pool, scored })
+    }
+
+    /// Trains, or goes on, and scores the best checkpoint.
+    ///
+    /// # Errors
+    /// When something fails or a signal comes; the run goes on from there the next time.
+    pub fn run(&mut self, job: &Job) -> Result<Outcome, SweepError> {
+        let run = open(&job.folder, &job.config)?;
+        let _lock = RunLock::take(run.path())?;
+        let mut session = Session::new(job.recipe.clone(), self.dataset, self.encoders, self.crew)?;
+        session.share(&self.pool);
+        if run.has_checkpoints() {
+            session.restore(&run)?;
+        }
+        session.write_to(run.clone());
+        session.train()?;
+        let best = run.best()?;
+        let step = session.best().map_or(0, |best| best.step);
+        drop(session);
+        let model = best.load_for_inference(self.encoders.device())?;
+        let embeddings = self.scored.embed(&model)?;
+        let (result, ranks) = self.scored.rank_each(&embeddings)?;
+        let outcome = Outcome::new(step, &result, ranks, embeddings.owners);
+        outcome.write(&job.folder.join(OUTCOME))?;
+        Ok(outcome)
+    }
+}
+
+/// The folder of a run, made if it is not there.
+fn open(folder: &Path, config: &str) -> Result<RunDir, SweepError> {
+    if folder.exists() {
+        return Ok(RunDir::adopt(folder, config)?);
+    }
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+    Ok(RunDir::create(folder.parent().unwrap_or(Path::new(".")), name.as_deref(), "run", config)?)
+}

@@ -23,12 +23,14 @@ from pathlib import Path
 
 import numpy as np
 
+import crowd
 from caption import caption
 from scene import SPRITES, Scene, draw, random_family
 from voice import RATE, TRAINING_VOICES, UNSEEN_VOICES, Synthesizer
 
 # Split -> images, captions of each. Families of three never cross splits.
-SPLITS = {"test": (300, 5), "val": (150, 5), "train": (2400, 4)}
+# `hard` holds crowded scenes (crowd.py), which nothing is trained on.
+SPLITS = {"test": (300, 5), "val": (150, 5), "train": (2400, 4), "hard": (1002, 2)}
 FAMILY = 3
 # Seconds between two lines of progress where the output is not a terminal.
 LINE_EVERY = 10.0
@@ -41,7 +43,7 @@ class Picture:
     split: str
     family: str
     name: str
-    scene: Scene
+    scene: Scene | crowd.Crowd
     details: frozenset
 
 
@@ -53,7 +55,7 @@ def plan(seed: int) -> list[Picture]:
     for split, (images, _) in SPLITS.items():
         rng = random.Random(f"{seed} {split}")
         for number in range(images // FAMILY):
-            scenes, details = random_family(rng, taken)
+            scenes, details = (crowd.random_family if split == "hard" else random_family)(rng, taken)
             family = f"{split}-{number:04d}"
             pictures += [
                 Picture(split, family, f"{family}-{member}", scene, frozenset(details)) for member, scene in zip("abc", scenes)
@@ -66,7 +68,8 @@ def captions(picture: Picture, seed: int) -> list[tuple[str, str]]:
     rng = random.Random(f"{seed} {picture.name} captions")
     said: list[tuple[str, str]] = []
     while len(said) < SPLITS[picture.split][1]:
-        text = caption(rng, picture.scene, set(picture.details))
+        say = crowd.caption if picture.split == "hard" else caption
+        text = say(rng, picture.scene, set(picture.details))
         unseen = picture.split == "test" and len(said) == SPLITS["test"][1] - 1
         speaker = rng.choice(sorted(UNSEEN_VOICES if unseen else TRAINING_VOICES))
         if text not in (other for other, _ in said):
@@ -101,7 +104,8 @@ def make(job: tuple[Picture, int, Path]) -> dict:
     image = f"images/{picture.name}.png"
     line = {"image": image, "split": picture.split, "family": picture.family, "captions": []}
     if not (out / image).exists():
-        drawn, _ = draw(picture.scene, random.Random(f"{seed} {picture.name} drawing"))
+        rng = random.Random(f"{seed} {picture.name} drawing")
+        drawn = crowd.draw(picture.scene, rng) if picture.split == "hard" else draw(picture.scene, rng)[0]
         write_whole(out / image, lambda path: drawn.save(path, "PNG"))
     for index, (text, speaker) in enumerate(captions(picture, seed)):
         audio = f"audio/{picture.name}_{index}.wav"
@@ -115,7 +119,7 @@ def make(job: tuple[Picture, int, Path]) -> dict:
 def fingerprint(arguments: dict) -> str:
     """Of all that the bytes of the set come from: these programs, the sprites, the arguments."""
     here = Path(__file__).resolve().parent
-    sources = [here / name for name in ("caption.py", "generate.py", "requirements.txt", "scene.py", "voice.py", "world.py")]
+    sources = [here / name for name in ("caption.py", "crowd.py", "generate.py", "requirements.txt", "scene.py", "voice.py", "world.py")]
     digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode())
     for path in sources + sorted(SPRITES.glob("*.png")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -178,7 +182,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder to make")
     parser.add_argument("--seed", type=int, default=0, help="the encoders have seen no scene of seed 0, the default")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (all cores)")
-    for split in ("train", "val", "test"):
+    for split in ("train", "val", "test", "hard"):
         most = SPLITS[split][0]
         parser.add_argument(f"--{split}", type=count(most), default=most, help=f"images of the split ({most})")
     args = parser.parse_args()
@@ -193,7 +197,7 @@ def main() -> None:
 
     pictures = plan(args.seed)
     jobs = []
-    for split in ("train", "val", "test"):
+    for split in ("train", "val", "test", "hard"):
         of_split = [picture for picture in pictures if picture.split == split]
         jobs += [(picture, args.seed, args.out) for picture in of_split[: counts[split]]]
     progress = Progress(len(jobs))

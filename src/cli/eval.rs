@@ -10,9 +10,14 @@ use super::error::Error;
 use super::{load_dataset, print};
 use crate::checkpoint::{CheckpointError, RunDir};
 use crate::config::{Config, ConfigError, Needs, Override};
+use crate::data::Dataset;
 use crate::distributed::{Crew, World};
 use crate::encoders::{Cache, Encoders, EncodersConfig};
-use crate::eval::{EvalSet, retrieval_picture, table};
+use crate::eval::{
+    BETA, Embeddings, EvalSet, Protocol, QueryBank, Ranks, Reranking, SplitResult, retrieval_picture, table,
+};
+use crate::features::FeatureConfig;
+use crate::model::CmdModel;
 use crate::signals::Signals;
 
 /// Ranks a split with a trained model: recalls in both directions.
@@ -38,6 +43,15 @@ pub(super) struct Args {
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
+    /// A row of its own: the first K of each query put in order by the trained fusion encoder on clean patches. Repeatable.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    rerank: Vec<u32>,
+    /// Part of the fusion encoder's score in that order, from 0 to 1; by default the best of 0, 0.05, ... 1 on the configuration's eval.split.
+    #[arg(long, value_name = "LAMBDA", requires = "rerank", value_parser = share)]
+    mix: Option<f64>,
+    /// A row of its own: query-bank normalisation (dynamic inverted softmax) with all queries of this split, for instance train.
+    #[arg(long, value_name = "SPLIT")]
+    querybank: Option<String>,
     /// Prints the results as JSON.
     #[arg(long)]
     json: bool,
@@ -49,7 +63,14 @@ pub(super) struct Args {
 const EXAMPLES: &str = "Examples:
   cmd eval --split test
   cmd eval --checkpoint runs/latest --split dev --json
-  cmd eval --checkpoint runs/spokencoco --data configs/flickr8k.toml --split test";
+  cmd eval --checkpoint runs/spokencoco --data configs/flickr8k.toml --split test
+  cmd eval --split test --rerank 10 --rerank 32 --querybank train";
+
+/// A number from 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| "must be a number from 0 to 1".to_owned())
+}
 
 pub(super) fn run(args: &Args) -> Result<(), Error> {
     let overrides: Vec<Override> = args.overrides.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
@@ -58,7 +79,11 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let _all_along = signals.nothing_to_lose()?;
     let named = args.checkpoint.as_deref().unwrap_or(Path::new("latest"));
     let (checkpoint, run) = RunDir::find(named, &args.output)?;
-    let model = checkpoint.load_for_inference(device)?;
+    let model = if args.rerank.is_empty() { checkpoint.load_for_inference(device)? } else { checkpoint.load(device)? };
+    if !args.rerank.is_empty() && model.fusion().is_none() {
+        let why = "was trained without CMD, so it has no fusion encoder to put anything in order with".to_owned();
+        return Err(CheckpointError::Mismatch { path: checkpoint.path().to_owned(), why }.into());
+    }
     let state = checkpoint.state()?;
     let configs = match (args.data.as_slice(), &run) {
         ([], Some(run)) => vec![run.config()],
@@ -95,13 +120,16 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         }
         let mut set = EvalSet::new(&split, encoders, &features, crew, None)?;
         let embeddings = set.embed(&model)?;
-        let result = set.rank(&embeddings)?;
+        let (result, ranks) = set.rank_each(&embeddings)?;
         if let Some(file) = picture.as_ref().filter(|_| number == 0) {
             drawn = retrieval_picture(&split, &embeddings, &result, config.data.max_megapixels)
                 .map_err(Error::from)
                 .and_then(|svg| file.write(&svg));
         }
+        let beyond = Beyond { args, model: &model, dataset: &dataset, encoders, features: &features, crew };
+        let rows = beyond.rows(&config.eval.split, &set, &embeddings, &result, &ranks)?;
         results.push(result);
+        results.extend(rows);
     }
 
     if args.json {
@@ -112,6 +140,61 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     }
     // After the table: a picture that cannot be drawn costs no result.
     drawn
+}
+
+/// What is asked for beyond the plain protocol.
+struct Beyond<'a> {
+    args: &'a Args,
+    model: &'a CmdModel,
+    dataset: &'a Dataset,
+    encoders: &'a Encoders,
+    features: &'a FeatureConfig,
+    crew: Crew<'a>,
+}
+
+impl<'a> Beyond<'a> {
+    /// A row each, for the split of `set` whose plain `result` and `ranks` are known; λ is chosen on the split `dev`.
+    fn rows(
+        &self,
+        dev: &str,
+        set: &EvalSet,
+        embeddings: &Embeddings,
+        result: &SplitResult,
+        ranks: &Ranks,
+    ) -> Result<Vec<SplitResult>, Error> {
+        let mut rows = Vec::new();
+        if let (Some(fusion), [_, ..]) = (self.model.fusion(), self.args.rerank.as_slice()) {
+            let chosen_on = self.args.mix.is_none().then(|| self.embed(dev)).transpose()?;
+            for k in self.args.rerank.iter().map(|k| *k as usize) {
+                let mix = match (&chosen_on, self.args.mix) {
+                    (Some((set, embeddings)), _) => {
+                        let ranks = set.rank_each(embeddings)?.1;
+                        Reranking::new(set, embeddings, &ranks, fusion, k)?.best_mix()
+                    }
+                    (None, mix) => mix.unwrap_or_default(),
+                };
+                let reranking = Reranking::new(set, embeddings, ranks, fusion, k)?;
+                let mix_from = chosen_on.as_ref().map(|_| dev.to_owned());
+                let protocol =
+                    Protocol::Rerank { k, mix, mix_from, milliseconds: 1000.0 * reranking.seconds_per_query() };
+                rows.push(result.by(protocol, &reranking.ranks(mix), &embeddings.owners)?);
+            }
+        }
+        if let Some(split) = &self.args.querybank {
+            let bank = QueryBank::new(&self.embed(split)?.1);
+            let [utterances, images] = bank.size();
+            let protocol = Protocol::QueryBank { split: split.clone(), utterances, images, beta: BETA };
+            rows.push(result.by(protocol, &bank.ranks(embeddings)?, &embeddings.owners)?);
+        }
+        Ok(rows)
+    }
+
+    fn embed(&self, split: &str) -> Result<(EvalSet<'a>, Embeddings), Error> {
+        let split = Arc::new(self.dataset.split(split)?);
+        let mut set = EvalSet::new(&split, self.encoders, self.features, self.crew, None)?;
+        let embeddings = set.embed(self.model)?;
+        Ok((set, embeddings))
+    }
 }
 
 /// A picture that was found to be writable before hours of work.

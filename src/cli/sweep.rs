@@ -1,10 +1,10 @@
 //! `cmd sweep`.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::json;
+use tch::Device;
 
 use super::device::{Local, device};
 use super::error::Error;
@@ -64,23 +64,26 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let device = device(&args.device, Local::ALONE)?;
     let world = World::alone();
     let crew = Crew { world: &world, signals: &signals };
-    let outcomes = Outcomes { jobs: &jobs, found: jobs.iter().map(|(job, _)| job.outcome()).collect::<Result<_, _>>()? };
-    let outcomes = outcomes.complete(&plan.split, device, crew)?;
+    let outcomes = Outcomes { jobs: &jobs, splits: &plan.splits, found: Vec::new() }.complete(device, crew)?;
 
-    let summary = Summary::new(&settings, outcomes);
-    let result = json!({ "sweep": name, "split": plan.split, "summary": summary });
     std::fs::create_dir_all(&folder).map_err(Error::output(&folder))?;
-    let table = summary.table();
-    let title = format!("{name}: {} split, mean and standard deviation over seeds", plan.split);
-    let picture = plot(&summary, &title).map_err(|why| SweepError::Plan { path: args.plan.clone(), why });
-    for (file, text) in [("sweep.json", format!("{result:#}\n")), ("sweep.md", table.clone()), ("sweep.svg", picture?)] {
+    let keep = |file: String, text: &str| {
         let file = folder.join(file);
-        write_whole(&file, text.as_bytes()).map_err(Error::output(&file))?;
+        write_whole(&file, text.as_bytes()).map_err(Error::output(&file)).map(|()| file)
+    };
+    let (mut summaries, mut tables) = (Vec::new(), String::new());
+    for split in &plan.splits {
+        let summary = Summary::new(split, &settings, &outcomes);
+        let title = format!("{name}, {split} split: mean and standard deviation over seeds");
+        let picture = plot(&summary, &title).map_err(|why| SweepError::Plan { path: args.plan.clone(), why })?;
+        let picture = keep(format!("{split}.svg"), &picture)?;
+        tables += &format!("{split} split, best checkpoint of each run; {}\n\n{}\n", picture.display(), summary.table());
+        summaries.push(summary);
     }
-    if args.json {
-        return print(&format!("{result:#}\n"));
-    }
-    print(&format!("{table}\n{} split, best checkpoint of each run; {}\n", plan.split, folder.join("sweep.svg").display()))
+    let result = format!("{:#}\n", json!({ "sweep": name, "summaries": summaries }));
+    keep("sweep.json".to_owned(), &result)?;
+    keep("sweep.md".to_owned(), &tables)?;
+    print(if args.json { &result } else { &tables })
 }
 
 /// Every run of the sweep, with its configuration.
@@ -101,7 +104,7 @@ fn jobs(args: &Args, plan: &Plan, settings: &[Setting], folder: &Path) -> Result
             overrides.push(format!("train.seed={seed}").parse()?);
             let config = Config::load(&plan.config, &overrides, Needs::Encoders)?;
             let recipe = config.recipe();
-            let decisive = format!("{}\n{}\n{}", recipe.identity.fixed, recipe.train.steps, plan.split);
+            let decisive = format!("{}\n{}", recipe.identity.fixed, recipe.train.steps);
             let key = &blake3::hash(decisive.as_bytes()).to_hex()[..8];
             let folder = folder.join(format!("{}-seed{seed}-{key}", plain(&setting.name)));
             let text = config.to_commented_toml();
@@ -133,45 +136,41 @@ fn list(jobs: &[(Job, Config)]) -> Result<(), Error> {
 /// What is known of each job.
 struct Outcomes<'a> {
     jobs: &'a [(Job, Config)],
+    splits: &'a [String],
     found: Vec<Option<Outcome>>,
 }
 
 impl Outcomes<'_> {
-    /// Trains those that are missing, those of the same data and encoders one after the other.
-    fn complete(
-        mut self,
-        split: &str,
-        device: tch::Device,
-        crew: Crew,
-    ) -> Result<Vec<(usize, i64, Option<Outcome>)>, Error> {
-        let (begun, missing) = (Instant::now(), self.found.iter().filter(|outcome| outcome.is_none()).count());
-        tracing::info!("{} runs, {} of them finished before", self.jobs.len(), self.jobs.len() - missing);
-        let (mut trained, mut failed) = (0, HashSet::new());
-        while let Some(first) = (0..self.jobs.len()).find(|place| self.found[*place].is_none() && !failed.contains(place)) {
-            let config = &self.jobs[first].1;
+    /// Trains and scores those that are missing, those of the same data and encoders one after the other.
+    fn complete(mut self, device: Device, crew: Crew) -> Result<Vec<(usize, i64, Option<Outcome>)>, Error> {
+        self.found = self.jobs.iter().map(|(job, _)| job.outcome()).collect::<Result<_, _>>()?;
+        let whole = |outcome: &Option<Outcome>| {
+            outcome.as_ref().is_some_and(|outcome| self.splits.iter().all(|split| outcome.splits.contains_key(split)))
+        };
+        let mut missing: Vec<usize> = (0..self.jobs.len()).filter(|place| !whole(&self.found[*place])).collect();
+        tracing::info!("{} runs, {} of them finished before", self.jobs.len(), self.jobs.len() - missing.len());
+        while let Some(first) = missing.first() {
+            let config = &self.jobs[*first].1;
             let dataset = load_dataset(config)?;
             let encoders = Encoders::load(&config.encoders, device)?;
-            let mut place = Workplace::new(&dataset, &encoders, crew, &config.features(), split)?;
-            for (number, (job, other)) in self.jobs.iter().enumerate() {
-                let is_alike = other.features() == config.features() && other.train.mix == config.train.mix;
-                if self.found[number].is_some() || failed.contains(&number) || !is_alike {
-                    continue;
-                }
-                let left = match trained {
-                    0 => String::new(),
-                    _ => format!(", {:.0} minutes left", begun.elapsed().as_secs_f64() / trained as f64 * (missing - trained) as f64 / 60.0),
-                };
-                tracing::info!("run {} of {missing}{left}: {}", trained + 1, job.folder.display());
+            let mut place = Workplace::new(&dataset, &encoders, crew, &config.features(), self.splits)?;
+            let is_alike = |other: &Config| other.features() == config.features() && other.train.mix == config.train.mix;
+            let (alike, others) = missing.into_iter().partition(|number| is_alike(&self.jobs[*number].1));
+            let (alike, begun): (Vec<usize>, Instant) = (alike, Instant::now());
+            for (done, number) in alike.iter().enumerate() {
+                let job = &self.jobs[*number].0;
+                let left = begun.elapsed().as_secs_f64() / done as f64 * (alike.len() - done) as f64 / 60.0;
+                let left = if done > 0 { format!(", {left:.0} minutes left") } else { String::new() };
+                tracing::info!("run {} of {}{left}: {}", done + 1, alike.len(), job.folder.display());
                 match place.run(job) {
-                    Ok(outcome) => self.found[number] = Some(outcome),
+                    Ok(outcome) => self.found[*number] = Some(outcome),
                     Err(SweepError::Train(error @ TrainError::NotFinite { .. })) => {
                         tracing::warn!("{}: {error}; the sweep goes on without it", job.folder.display());
-                        failed.insert(number);
                     }
                     Err(error) => return Err(error.into()),
                 }
-                trained += 1;
             }
+            missing = others;
         }
         Ok(self.jobs.iter().zip(self.found).map(|((job, _), outcome)| (job.setting, job.seed, outcome)).collect())
     }

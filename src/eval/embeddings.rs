@@ -125,6 +125,25 @@ impl<'a> EvalSet<'a> {
         SplitResult::new(&self.split, embeddings, self.device, self.crew.world)
     }
 
+    /// Calls `visit` with the row of each image of the gallery and its patches [N, E], on the encoders' device.
+    pub(super) fn for_each_patches(
+        &self,
+        mut visit: impl FnMut(usize, &Tensor) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
+        let row_of_image: HashMap<usize, usize> =
+            self.gallery.iter().enumerate().map(|(row, image)| (*image, row)).collect();
+        self.features.for_each_images(|images, states| {
+            for (place, image) in (0..).zip(images) {
+                if let Some(row) = row_of_image.get(image) {
+                    let patches = catch_libtorch(|| states.patches.get(place))?;
+                    visit(*row, &patches)?;
+                }
+            }
+            Ok::<(), EvalError>(())
+        })?;
+        Ok(())
+    }
+
     /// Without utterances whose image could not be read.
     fn in_order(&self, speech: &Tensor, utterances: &[usize], skipped_speech: &[Skipped]) -> Embeddings {
         let row_of_image: HashMap<usize, usize> =

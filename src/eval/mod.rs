@@ -1,18 +1,22 @@
-//! Retrieval: embeddings of a split, recalls in both directions, tables and pictures. The fusion encoder does not exist here.
+//! Retrieval: embeddings of a split, recalls in both directions, tables and pictures. The fusion encoder exists for re-ranking alone.
 
 mod embeddings;
 mod picture;
+mod querybank;
 mod ranks;
 mod recall;
+mod rerank;
 mod result;
 mod section;
 mod table;
 
 pub use embeddings::{Embeddings, EvalSet};
 pub use picture::retrieval_picture;
+pub use querybank::{BETA, QueryBank};
 pub use ranks::{Ranks, Similarities};
 pub use recall::{Direction, Intervals, Mean, RecallError, Recalls};
-pub use result::{InFamily, SplitResult};
+pub use rerank::Reranking;
+pub use result::{InFamily, Protocol, SplitResult};
 pub use section::EvalConfig;
 pub use table::table;
 

@@ -28,12 +28,52 @@ pub struct SplitResult {
     pub skipped_files: Vec<String>,
     /// Images whose content another one of the gallery has too, beyond one of each.
     pub duplicates: usize,
+    /// What was done beyond the plain protocol, if anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
     /// Recalls in both directions.
     #[serde(flatten)]
     pub recalls: Recalls,
     /// For data sets whose images come in families.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_family: Option<InFamily>,
+}
+
+/// What goes beyond the plain protocol.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "name", rename_all = "lowercase")]
+pub enum Protocol {
+    /// See [`super::Reranking`].
+    Rerank {
+        /// Candidates of each query.
+        k: usize,
+        /// λ.
+        mix: f64,
+        /// The split that it was chosen on; none if it was given.
+        mix_from: Option<String>,
+        /// Milliseconds a query.
+        milliseconds: f64,
+    },
+    /// See [`super::QueryBank`].
+    QueryBank {
+        /// The split that the bank is of.
+        split: String,
+        /// Utterances in it.
+        utterances: usize,
+        /// Images in it.
+        images: usize,
+        /// β.
+        beta: f64,
+    },
+}
+
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::Rerank { k, mix, .. } => write!(out, "reranked {k}, mix {mix:.2}"),
+            Self::QueryBank { split, .. } => write!(out, "query bank {split}"),
+        }
+    }
 }
 
 /// How often the right image is ranked first among the images of its family, which differ from it in one detail.
@@ -48,6 +88,15 @@ pub struct InFamily {
 }
 
 impl SplitResult {
+    /// This result with the figures of other ranks of the same embeddings.
+    ///
+    /// # Errors
+    /// When there is nothing to rank.
+    pub fn by(&self, protocol: Protocol, ranks: &Ranks, owners: &[usize]) -> Result<Self, EvalError> {
+        let recalls = Recalls::new(ranks, owners)?;
+        Ok(Self { protocol: Some(protocol), recalls, in_family: None, ..self.clone() })
+    }
+
     /// Ranks the embeddings of `split`, with scores made on `device`; processes share that out.
     ///
     /// # Errors
@@ -69,6 +118,7 @@ impl SplitResult {
                 skipped: embeddings.skipped.len(),
                 skipped_files: embeddings.skipped.iter().map(|skipped| skipped.why.clone()).collect(),
                 duplicates: embeddings.copies,
+                protocol: None,
                 recalls: Recalls::new(&ranks, &embeddings.owners)?,
                 in_family: InFamily::new(split, embeddings, &scores),
             };

@@ -2,12 +2,15 @@
 
 use std::fmt::Write;
 
-use super::SplitResult;
+use super::{Protocol, SplitResult};
 
 /// One row a result, recalls in percent.
 #[must_use]
 pub fn table(results: &[SplitResult]) -> String {
-    let name = |result: &SplitResult| format!("{} {}", result.dataset, result.split);
+    let name = |result: &SplitResult| {
+        let protocol = result.protocol.as_ref().map_or(String::new(), |protocol| format!(", {protocol}"));
+        format!("{} {}{protocol}", result.dataset, result.split)
+    };
     let width = results.iter().map(|result| name(result).chars().count()).max().unwrap_or(0).max(4);
     let group = |text| format!("{text:^20}");
     let mut text = format!(
@@ -46,6 +49,10 @@ pub fn table(results: &[SplitResult]) -> String {
                 family.families,
                 family.chance
             );
+        }
+        if let Some(Protocol::Rerank { mix_from, milliseconds, .. }) = &result.protocol {
+            let from = mix_from.as_ref().map_or("given".to_owned(), |split| format!("chosen on {split}"));
+            let _ = write!(text, "\n{}: the mix was {from}; {milliseconds:.2} ms a query", name(result));
         }
         if result.skipped > 0 {
             let _ = write!(text, "\n{}: {} unreadable files were left out", name(result), result.skipped);

@@ -83,6 +83,13 @@ impl FusionEncoder {
         Fused { denoised: fused.denoised.transpose(0, 1), attention: fused.attention.transpose(0, 1) }
     }
 
+    /// S·F(S, patches) of every utterance with one image: `speech` [Q, E], `patches` [N, E] -> `[Q]`.
+    #[must_use]
+    pub fn scores(&self, speech: &Tensor, patches: &Tensor) -> Tensor {
+        let denoised = self.all(speech, &patches.unsqueeze(0)).denoised.squeeze_dim(1);
+        (denoised * speech).sum_dim_intlist([-1i64].as_slice(), false, None)
+    }
+
     fn normalised(&self, speech: &Tensor, patches: &Tensor) -> (Tensor, Tensor) {
         let patches = patches.to_kind(Kind::Float);
         match &self.query_norm {

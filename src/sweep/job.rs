@@ -1,11 +1,12 @@
 //! One run of a sweep.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Outcome, SweepError};
+use super::{Outcome, Scores, SweepError};
 use crate::checkpoint::{RunDir, RunLock};
-use crate::data::{Dataset, Split};
+use crate::data::{DataError, Dataset, Split};
 use crate::distributed::Crew;
 use crate::encoders::Encoders;
 use crate::eval::EvalSet;
@@ -35,12 +36,12 @@ pub struct Workplace<'a> {
     encoders: &'a Encoders,
     crew: Crew<'a>,
     pool: Pool,
-    /// The split that is scored, ready to be embedded.
-    scored: EvalSet<'a>,
+    /// The splits that are scored, ready to be embedded.
+    scored: Vec<(String, EvalSet<'a>)>,
 }
 
 impl Job {
-    /// What it came to, if it is finished.
+    /// What it came to, if it is trained; of some splits perhaps not yet.
     ///
     /// # Errors
     /// When that is damaged.
@@ -59,13 +60,17 @@ impl<'a> Workplace<'a> {
         encoders: &'a Encoders,
         crew: Crew<'a>,
         features: &FeatureConfig,
-        split: &str,
+        splits: &[String],
     ) -> Result<Self, SweepError> {
+        let splits: Vec<(String, Arc<Split>)> =
+            splits.iter().map(|name| Ok((name.clone(), Arc::new(dataset.split(name)?)))).collect::<Result<_, DataError>>()?;
         let pool = Pool::default();
-        let split: Arc<Split> = Arc::new(dataset.split(split)?);
         let training = Arc::new(dataset.split("train")?);
         FeatureSource::new(encoders, &training, features, Use::Training, crew, Some(&pool))?.fill()?;
-        let scored = EvalSet::new(&split, encoders, features, crew, Some(&pool))?;
+        let scored = splits
+            .into_iter()
+            .map(|(name, split)| Ok((name, EvalSet::new(&split, encoders, features, crew, Some(&pool))?)))
+            .collect::<Result<_, SweepError>>()?;
         Ok(Self { dataset, encoders, crew, pool, scored })
     }
 
@@ -76,22 +81,34 @@ impl<'a> Workplace<'a> {
     pub fn run(&mut self, job: &Job) -> Result<Outcome, SweepError> {
         let run = open(&job.folder, &job.config)?;
         let _lock = RunLock::take(run.path())?;
+        let known = job.outcome()?;
+        let mut outcome = match known {
+            Some(outcome) => outcome,
+            None => Outcome { step: self.train(job, &run)?, splits: BTreeMap::new() },
+        };
+        let model = run.best()?.load_for_inference(self.encoders.device())?;
+        for (name, set) in &mut self.scored {
+            if outcome.splits.contains_key(name) {
+                continue;
+            }
+            let embeddings = set.embed(&model)?;
+            let (result, ranks) = set.rank_each(&embeddings)?;
+            outcome.splits.insert(name.clone(), Scores::new(&result, ranks, embeddings.owners));
+        }
+        outcome.write(&job.folder.join(OUTCOME))?;
+        Ok(outcome)
+    }
+
+    /// The step of the best checkpoint of a whole training.
+    fn train(&self, job: &Job, run: &RunDir) -> Result<u64, SweepError> {
         let mut session = Session::new(job.recipe.clone(), self.dataset, self.encoders, self.crew)?;
         session.share(&self.pool);
         if run.has_checkpoints() {
-            session.restore(&run)?;
+            session.restore(run)?;
         }
         session.write_to(run.clone());
         session.train()?;
-        let best = run.best()?;
-        let step = session.best().map_or(0, |best| best.step);
-        drop(session);
-        let model = best.load_for_inference(self.encoders.device())?;
-        let embeddings = self.scored.embed(&model)?;
-        let (result, ranks) = self.scored.rank_each(&embeddings)?;
-        let outcome = Outcome::new(step, &result, ranks, embeddings.owners);
-        outcome.write(&job.folder.join(OUTCOME))?;
-        Ok(outcome)
+        Ok(session.best().map_or(0, |best| best.step))
     }
 }
 

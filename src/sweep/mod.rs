@@ -13,7 +13,7 @@ mod summary;
 use std::path::PathBuf;
 
 pub use job::{Job, Workplace};
-pub use outcome::Outcome;
+pub use outcome::{Outcome, Scores};
 pub use plan::{Plan, Setting};
 pub use plot::plot;
 pub use summary::{Difference, Figures, Row, Summary};

@@ -1,5 +1,6 @@
 //! What a run of a sweep came to, kept in its folder.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -8,11 +9,18 @@ use super::SweepError;
 use crate::checkpoint::{CheckpointError, write_whole};
 use crate::eval::{Ranks, SplitResult};
 
-/// Ranks of a run on the split that the sweep scores.
+/// A finished run: ranks on the splits that a sweep scores.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Step of the best checkpoint, which is scored.
     pub step: u64,
+    /// By the name of the split.
+    pub splits: BTreeMap<String, Scores>,
+}
+
+/// Ranks on a split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
     /// In percent, for data sets whose images come in families.
     pub in_family: Option<f64>,
     /// Rank of the right image of each utterance.
@@ -24,11 +32,6 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn new(step: u64, result: &SplitResult, ranks: Ranks, owners: Vec<usize>) -> Self {
-        let in_family = result.in_family.map(|family| family.accuracy);
-        Self { step, in_family, speech: ranks.speech, images: ranks.images, owners }
-    }
-
     /// The outcome in the file `path`, if there is one.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, SweepError> {
         let damaged = |why: String| SweepError::Outcome { path: path.to_owned(), why };
@@ -37,8 +40,7 @@ impl Outcome {
             bytes => bytes.map_err(|error| damaged(error.to_string()))?,
         };
         let outcome: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        let fits = outcome.speech.len() == outcome.owners.len() && !outcome.owners.is_empty();
-        if fits && outcome.owners.iter().all(|owner| *owner < outcome.images.len()) {
+        if outcome.splits.values().all(Scores::fit) {
             Ok(Some(outcome))
         } else {
             Err(damaged("its ranks do not fit together".to_owned()))
@@ -48,6 +50,18 @@ impl Outcome {
     pub(super) fn write(&self, path: &Path) -> Result<(), CheckpointError> {
         let bytes = serde_json::to_vec(self).map_err(std::io::Error::from);
         bytes.and_then(|bytes| write_whole(path, &bytes)).map_err(CheckpointError::write(path))
+    }
+}
+
+impl Scores {
+    pub(super) fn new(result: &SplitResult, ranks: Ranks, owners: Vec<usize>) -> Self {
+        let in_family = result.in_family.map(|family| family.accuracy);
+        Self { in_family, speech: ranks.speech, images: ranks.images, owners }
+    }
+
+    fn fit(&self) -> bool {
+        let Self { speech, images, owners, .. } = self;
+        speech.len() == owners.len() && !owners.is_empty() && owners.iter().all(|owner| *owner < images.len())
     }
 
     /// Of each image: its utterances, those that found it first, and, if anybody speaks of it, whether it found one of them first.

@@ -3,7 +3,7 @@
 //! ```toml
 //! config = "../demo.toml"                   # of all runs
 //! seeds = [0, 1, 2]                         # each setting with each
-//! split = "test"                            # scored with the best checkpoint, which eval.split chose
+//! splits = ["test"]                         # scored with the best checkpoint, which eval.split chose
 //! combine = "product"                       # or "one_at_a_time": the values of each key around the configuration as it is
 //! [set]
 //! "train.steps" = 600                       # for all runs
@@ -41,9 +41,9 @@ pub struct Plan {
     /// Seeds of each setting.
     #[serde(default = "one_seed")]
     pub seeds: Vec<i64>,
-    /// The split that is scored at the end.
+    /// The splits that are scored at the end.
     #[serde(default = "test")]
-    pub split: String,
+    pub splits: Vec<String>,
     #[serde(default)]
     combine: Combine,
     #[serde(default)]
@@ -79,8 +79,8 @@ fn one_seed() -> Vec<i64> {
     vec![0]
 }
 
-fn test() -> String {
-    "test".to_owned()
+fn test() -> Vec<String> {
+    vec!["test".to_owned()]
 }
 
 impl Plan {
@@ -96,6 +96,9 @@ impl Plan {
         plan.config = path.parent().unwrap_or(Path::new(".")).join(&plan.config);
         if plan.seeds.is_empty() || plan.seeds.iter().any(|seed| *seed < 0) {
             return Err(wrong("seeds: must be at least one number, none below 0".to_owned()));
+        }
+        if plan.splits.is_empty() {
+            return Err(wrong("splits: must name at least one".to_owned()));
         }
         for (number, vary) in (1..).zip(&plan.vary) {
             vary.check().map_err(|why| wrong(format!("[[vary]] number {number}: {why}")))?;

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::outcome::Hits;
-use super::{Outcome, Setting};
+use super::{Outcome, Scores, Setting};
 use crate::draw::{Draw, Purpose};
 
 /// Resamples of the bootstrap.
@@ -64,29 +64,32 @@ pub struct Row {
     runs: Vec<Run>,
 }
 
-/// All settings.
+/// All settings on one split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
+    /// The split.
+    pub split: String,
     /// In their order.
     pub settings: Vec<Row>,
 }
 
 /// Outcomes of a setting by seed; none of a run whose loss was not finite.
-type Outcomes = BTreeMap<i64, Option<Outcome>>;
+type Outcomes = BTreeMap<i64, Option<(u64, Scores)>>;
 
 impl Summary {
-    /// Compares `settings`, of which `outcomes` are (setting, seed, what it came to).
+    /// Compares `settings` on `split`; `outcomes` are (setting, seed, what it came to).
     #[must_use]
-    pub fn new(settings: &[Setting], outcomes: Vec<(usize, i64, Option<Outcome>)>) -> Self {
+    pub fn new(split: &str, settings: &[Setting], outcomes: &[(usize, i64, Option<Outcome>)]) -> Self {
         let mut each: Vec<Outcomes> = vec![BTreeMap::new(); settings.len()];
         for (setting, seed, outcome) in outcomes {
-            each[setting].insert(seed, outcome);
+            let scores = outcome.as_ref().and_then(|found| Some((found.step, found.splits.get(split)?.clone())));
+            each[*setting].insert(*seed, scores);
         }
         let rows = settings.iter().enumerate().map(|(place, setting)| {
             let difference = if place == 0 { None } else { Difference::new(&each[0], &each[place]) };
             Row::new(setting, &each[place], difference)
         });
-        Self { settings: rows.collect() }
+        Self { split: split.to_owned(), settings: rows.collect() }
     }
 
     /// As a table in Markdown.
@@ -137,7 +140,7 @@ impl Row {
     fn new(setting: &Setting, outcomes: &Outcomes, difference: Option<Difference>) -> Self {
         let finished = || outcomes.iter().filter_map(|(seed, outcome)| Some((*seed, outcome.as_ref()?)));
         let runs: Vec<Run> =
-            finished().map(|(seed, outcome)| Run { seed, step: outcome.step, r1: Figures::of(outcome) }).collect();
+            finished().map(|(seed, (step, scores))| Run { seed, step: *step, r1: Figures::of(scores) }).collect();
         let figures: Vec<Figures> = runs.iter().map(|run| run.r1).collect();
         Self {
             name: setting.name.clone(),
@@ -152,10 +155,10 @@ impl Row {
 }
 
 impl Figures {
-    fn of(outcome: &Outcome) -> Self {
-        let hits = outcome.hits().into_iter().fold(Hits::default(), Hits::and);
+    fn of(scores: &Scores) -> Self {
+        let hits = scores.hits().into_iter().fold(Hits::default(), Hits::and);
         let [speech_to_image, image_to_speech] = hits.recalls();
-        Self { speech_to_image, image_to_speech, mean: hits.mean(), in_family: outcome.in_family }
+        Self { speech_to_image, image_to_speech, mean: hits.mean(), in_family: scores.in_family }
     }
 
     /// `join` over runs, if there are at least `least`.
@@ -177,7 +180,7 @@ impl Difference {
         let pairs: Vec<(Vec<Hits>, Vec<Hits>)> = other
             .iter()
             .filter_map(|(seed, outcome)| {
-                let (first, other) = (first.get(seed)?.as_ref()?, outcome.as_ref()?);
+                let ((_, first), (_, other)) = (first.get(seed)?.as_ref()?, outcome.as_ref()?);
                 (first.owners == other.owners).then(|| (first.hits(), other.hits()))
             })
             .collect();
@@ -219,13 +222,13 @@ mod tests {
     /// 100 images with two utterances each, of which the first `found` images and their utterances are found.
     fn outcome(found: usize) -> Outcome {
         let rank = |image: usize| if image < found { 1 } else { 3 };
-        Outcome {
-            step: 7,
+        let scores = Scores {
             in_family: None,
             speech: (0..200).map(|utterance| rank(utterance / 2)).collect(),
             images: (0..100).map(rank).collect(),
             owners: (0..200).map(|utterance| utterance / 2).collect(),
-        }
+        };
+        Outcome { step: 7, splits: BTreeMap::from([("test".to_owned(), scores)]) }
     }
 
     fn setting(name: &str) -> Setting {
@@ -241,7 +244,7 @@ mod tests {
             (1, 1, Some(outcome(54))),
             (1, 2, None),
         ];
-        let summary = Summary::new(&[setting("a"), setting("b")], outcomes);
+        let summary = Summary::new("test", &[setting("a"), setting("b")], &outcomes);
         let [first, second] = &summary.settings[..] else { panic!("two settings") };
         assert_eq!(first.mean.expect("runs").mean, 42.0);
         assert!((first.spread.expect("two runs").speech_to_image - 8f64.sqrt()).abs() < 1e-9);
@@ -256,7 +259,7 @@ mod tests {
     fn a_paired_difference_is_surer_than_its_parts() {
         // The same images are found, and one more: no resample turns that round.
         let outcomes = vec![(0, 0, Some(outcome(50))), (1, 0, Some(outcome(51)))];
-        let difference = Summary::new(&[setting("a"), setting("b")], outcomes).settings[1].difference.expect("a seed");
+        let difference = Summary::new("test", &[setting("a"), setting("b")], &outcomes).settings[1].difference.expect("a seed");
         assert!(difference.ci95[0] >= 0.0 && difference.ci95[1] < 4.0, "{difference:?}");
     }
 }

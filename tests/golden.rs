@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use cmd::distributed::World;
 use cmd::eval::{Ranks, Recalls, Similarities};
 use cmd::model::{
-    CmdGradient, CmdModel, Encoded, LossOptions, ModelConfig, Pairing, ParameterSpec, PatchNoise, QueryNorm, SameImage, SpeechChunk,
+    CmdGradient, CmdModel, Encoded, LossOptions, ModelConfig, Pairing, ParameterSpec, PatchNoise, QueryNorm, SameImage,
+    SpeechChunk,
 };
 use cmd::train::step::{self, Step};
 use cmd::train::{Adam, AdamSettings};
@@ -134,7 +135,12 @@ fn golden_gradient(golden: &Golden, case: &LossCase, model: &CmdModel, encoded: 
         golden.get("in.donor_image"),
         golden.get("in.donor_patch"),
     );
-    let options = LossOptions { alpha: case.alpha, pairing: case.pairing, same_image: case.same_image, gradient: CmdGradient::Both };
+    let options = LossOptions {
+        alpha: case.alpha,
+        pairing: case.pairing,
+        same_image: case.same_image,
+        gradient: CmdGradient::Both,
+    };
     // The road that training takes.
     let world = World::alone();
     let image_ids = golden.get("in.image_ids").shallow_clone();

@@ -4,8 +4,8 @@
 
 use cmd::distributed::World;
 use cmd::model::{
-    CmdGradient, CmdModel, DonorPosition, Dropout, DropoutMask, Embedded, Encoded, LossOptions, Losses, ModelConfig, Pairing,
-    PatchNoise, QueryNorm, SameImage, SpeechChunk,
+    CmdGradient, CmdModel, DonorPosition, Dropout, DropoutMask, Embedded, Encoded, LossOptions, Losses, ModelConfig,
+    Pairing, PatchNoise, QueryNorm, SameImage, SpeechChunk,
 };
 use cmd::train::step::{self, Step};
 use tch::{Device, Kind, Tensor};
@@ -20,12 +20,8 @@ const PAPER: ModelConfig = ModelConfig {
     own_temperature: false,
 };
 const SMALL: ModelConfig = ModelConfig { layers: 3, speech_width: 16, width: 12, heads: 4, ..PAPER };
-const OPTIONS: LossOptions = LossOptions {
-    alpha: 0.5,
-    pairing: Pairing::Paired,
-    same_image: SameImage::Positives,
-    gradient: CmdGradient::Both,
-};
+const OPTIONS: LossOptions =
+    LossOptions { alpha: 0.5, pairing: Pairing::Paired, same_image: SameImage::Positives, gradient: CmdGradient::Both };
 
 /// Frozen features of a batch in one piece.
 struct Features {

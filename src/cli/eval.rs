@@ -79,7 +79,8 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let _all_along = signals.nothing_to_lose()?;
     let named = args.checkpoint.as_deref().unwrap_or(Path::new("latest"));
     let (checkpoint, run) = RunDir::find(named, &args.output)?;
-    let model = if args.rerank.is_empty() { checkpoint.load_for_inference(device)? } else { checkpoint.load(device)? };
+    let model =
+        if args.rerank.is_empty() { checkpoint.load_for_inference(device)? } else { checkpoint.load(device)? };
     if !args.rerank.is_empty() && model.fusion().is_none() {
         let why = "was trained without CMD, so it has no fusion encoder to put anything in order with".to_owned();
         return Err(CheckpointError::Mismatch { path: checkpoint.path().to_owned(), why }.into());

@@ -77,7 +77,8 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         let title = format!("{name}, {split} split: mean and standard deviation over seeds");
         let picture = plot(&summary, &title).map_err(|why| SweepError::Plan { path: args.plan.clone(), why })?;
         let picture = keep(format!("{split}.svg"), &picture)?;
-        tables += &format!("{split} split, best checkpoint of each run; {}\n\n{}\n", picture.display(), summary.table());
+        tables +=
+            &format!("{split} split, best checkpoint of each run; {}\n\n{}\n", picture.display(), summary.table());
         summaries.push(summary);
     }
     let result = format!("{:#}\n", json!({ "sweep": name, "summaries": summaries }));
@@ -154,7 +155,8 @@ impl Outcomes<'_> {
             let dataset = load_dataset(config)?;
             let encoders = Encoders::load(&config.encoders, device)?;
             let mut place = Workplace::new(&dataset, &encoders, crew, &config.features(), self.splits)?;
-            let is_alike = |other: &Config| other.features() == config.features() && other.train.mix == config.train.mix;
+            let is_alike =
+                |other: &Config| other.features() == config.features() && other.train.mix == config.train.mix;
             let (alike, others) = missing.into_iter().partition(|number| is_alike(&self.jobs[*number].1));
             let (alike, begun): (Vec<usize>, Instant) = (alike, Instant::now());
             for (done, number) in alike.iter().enumerate() {

@@ -128,8 +128,7 @@ impl Dataset {
         let Some(found) = called(name).or_else(|| called(alias)) else {
             return Err(DataError::NoSplit { path: self.index.clone(), split: name.to_owned(), known });
         };
-        let (images, utterances) =
-            chosen(&self.images, &self.utterances, |image| *self.images[image].split == **found);
+        let (images, utterances) = chosen(&self.images, &self.utterances, |image| *self.images[image].split == **found);
         if utterances.is_empty() {
             return Err(DataError::EmptySplit { path: self.index.clone(), split: found.clone() });
         }

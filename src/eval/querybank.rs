@@ -76,9 +76,11 @@ fn ranks(queries: &Tensor, gallery: &Tensor, bank: &Tensor, right: &[Vec<usize>]
             false => f64::from(scores[item]),
         };
         let own = &right[query];
-        let rank = own.iter().map(|item| score(*item)).max_by(f64::total_cmp).map_or(0, |best| {
-            1 + (0..items).filter(|item| score(*item) >= best && !own.contains(item)).count()
-        });
+        let rank = own
+            .iter()
+            .map(|item| score(*item))
+            .max_by(f64::total_cmp)
+            .map_or(0, |best| 1 + (0..items).filter(|item| score(*item) >= best && !own.contains(item)).count());
         ranks.push(rank);
         Ok(())
     })?;

@@ -133,13 +133,7 @@ impl Reranking {
 
 impl Query {
     /// `found` are the first `k` in some order; of these the plain rank decides whether a right one is among them.
-    fn new(
-        plain: usize,
-        k: usize,
-        found: &[usize],
-        right: &[usize],
-        pair: impl Fn(usize) -> Option<[f32; 2]>,
-    ) -> Self {
+    fn new(plain: usize, k: usize, found: &[usize], right: &[usize], pair: impl Fn(usize) -> Option<[f32; 2]>) -> Self {
         if plain == 0 || plain > k {
             return Self { plain, ..Self::default() };
         }
@@ -171,7 +165,9 @@ fn first(queries: &Tensor, gallery: &Tensor, k: usize) -> Vec<Vec<usize>> {
         let (_, places) = scores.topk(k, 1, true, true);
         let mut numbers = vec![0i64; places.numel()];
         places.to_device(Device::Cpu).to_kind(Kind::Int64).contiguous().copy_data(&mut numbers, places.numel());
-        found.extend(numbers.chunks_exact(k as usize).map(|row| row.iter().map(|place| *place as usize).collect::<Vec<_>>()));
+        found.extend(
+            numbers.chunks_exact(k as usize).map(|row| row.iter().map(|place| *place as usize).collect::<Vec<_>>()),
+        );
     }
     found
 }

@@ -261,7 +261,8 @@ impl CmdModel {
     /// When the models are of different forms.
     pub fn take(&mut self, other: &Self, with_fusion: bool) -> Result<bool, String> {
         let takes_fusion = with_fusion && self.fusion.is_some() && other.fusion.is_some();
-        let mut form = ModelConfig { fusion: self.config.fusion, own_temperature: self.config.own_temperature, ..other.config };
+        let mut form =
+            ModelConfig { fusion: self.config.fusion, own_temperature: self.config.own_temperature, ..other.config };
         if takes_fusion {
             (form.fusion, form.own_temperature) = (other.config.fusion, other.config.own_temperature);
         }

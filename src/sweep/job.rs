@@ -62,8 +62,10 @@ impl<'a> Workplace<'a> {
         features: &FeatureConfig,
         splits: &[String],
     ) -> Result<Self, SweepError> {
-        let splits: Vec<(String, Arc<Split>)> =
-            splits.iter().map(|name| Ok((name.clone(), Arc::new(dataset.split(name)?)))).collect::<Result<_, DataError>>()?;
+        let splits: Vec<(String, Arc<Split>)> = splits
+            .iter()
+            .map(|name| Ok((name.clone(), Arc::new(dataset.split(name)?))))
+            .collect::<Result<_, DataError>>()?;
         let pool = Pool::default();
         let training = Arc::new(dataset.split("train")?);
         FeatureSource::new(encoders, &training, features, Use::Training, crew, Some(&pool))?.fill()?;

@@ -90,8 +90,9 @@ impl Plan {
     /// When it cannot be read, or is none.
     pub fn read(path: &Path) -> Result<Self, SweepError> {
         let wrong = |why: String| SweepError::Plan { path: path.to_owned(), why };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| wrong(format!("{error}; name the file of a sweep (the shipped ones are in configs/sweeps/)")))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            wrong(format!("{error}; name the file of a sweep (the shipped ones are in configs/sweeps/)"))
+        })?;
         let mut plan: Self = toml::from_str(&text).map_err(|error| wrong(error.message().replace('\n', ", ")))?;
         plan.config = path.parent().unwrap_or(Path::new(".")).join(&plan.config);
         if plan.seeds.is_empty() || plan.seeds.iter().any(|seed| *seed < 0) {
@@ -150,7 +151,8 @@ impl Vary {
     fn settings(&self, base: &Setting, says_key: bool) -> Vec<Setting> {
         let keys = self.keys();
         let made = self.values.iter().enumerate().map(|(place, value)| {
-            let values = if self.key.is_some() { vec![value.clone()] } else { value.as_array().cloned().unwrap_or_default() };
+            let values =
+                if self.key.is_some() { vec![value.clone()] } else { value.as_array().cloned().unwrap_or_default() };
             let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let shown = || {
                 let each = keys.iter().zip(&values).map(|(key, value)| match says_key || keys.len() > 1 {
@@ -160,8 +162,13 @@ impl Vary {
                 each.collect::<Vec<_>>().join(" ")
             };
             let name = self.names.get(place).cloned().unwrap_or_else(shown);
-            let name = if base.changes.len() > 0 && base.name != "as configured" { format!("{} {name}", base.name) } else { name };
-            let changes = base.changes.iter().cloned().chain(keys.iter().map(|key| (*key).to_owned()).zip(values.clone()));
+            let name = if base.changes.len() > 0 && base.name != "as configured" {
+                format!("{} {name}", base.name)
+            } else {
+                name
+            };
+            let changes =
+                base.changes.iter().cloned().chain(keys.iter().map(|key| (*key).to_owned()).zip(values.clone()));
             let number = match values.as_slice() {
                 [one] if !says_key => one.as_float().or(one.as_integer().map(|number| number as f64)),
                 _ => None,
@@ -212,7 +219,9 @@ mod tests {
 
     #[test]
     fn one_number_has_an_axis() {
-        let settings = plan("config = 'c.toml'\n[[vary]]\nkey = 'train.images'\nvalues = [150, 600]\n").expect("a plan").settings();
+        let settings = plan("config = 'c.toml'\n[[vary]]\nkey = 'train.images'\nvalues = [150, 600]\n")
+            .expect("a plan")
+            .settings();
         assert_eq!(settings.iter().map(|setting| setting.number).collect::<Vec<_>>(), [Some(150.0), Some(600.0)]);
         assert_eq!(settings[0].name, "train.images=150");
     }

@@ -42,14 +42,17 @@ fn draw(summary: &Summary, title: &str, svg: &mut String) -> Result<(), Box<dyn 
         return Err("no run is finished".into());
     }
     let range = |values: &[f64]| {
-        let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
+        let (low, high) =
+            values.iter().fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
         let margin = ((high - low) * 0.08).max(0.2);
         low - margin..high + margin
     };
     let xs: Vec<f64> = points.iter().map(|point| point.x).collect();
     let runs = |point: &Point| point.row.means().collect::<Vec<f64>>();
-    let ys: Vec<f64> =
-        points.iter().flat_map(|point| [point.mean - point.spread, point.mean + point.spread].into_iter().chain(runs(point))).collect();
+    let ys: Vec<f64> = points
+        .iter()
+        .flat_map(|point| [point.mean - point.spread, point.mean + point.spread].into_iter().chain(runs(point)))
+        .collect();
 
     let area = SVGBackend::with_string(svg, (WIDTH, HEIGHT)).into_drawing_area();
     area.fill(&WHITE)?;

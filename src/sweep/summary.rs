@@ -103,12 +103,16 @@ impl Summary {
             if has_families { " --- |" } else { "" }
         );
         for row in &self.settings {
-            let with_spread = |of: &dyn Fn(&Figures) -> Option<f64>| match (row.mean.as_ref().and_then(of), row.spread.as_ref().and_then(of)) {
+            let with_spread = |of: &dyn Fn(&Figures) -> Option<f64>| match (
+                row.mean.as_ref().and_then(of),
+                row.spread.as_ref().and_then(of),
+            ) {
                 (Some(mean), Some(spread)) => format!("{mean:.1} ± {spread:.1}"),
                 (Some(mean), None) => format!("{mean:.1}"),
                 (None, _) => "-".to_owned(),
             };
-            let failed = if row.failed.is_empty() { String::new() } else { format!(", {} not finite", row.failed.len()) };
+            let failed =
+                if row.failed.is_empty() { String::new() } else { format!(", {} not finite", row.failed.len()) };
             let _ = write!(
                 text,
                 "| {} | {}{failed} | {} | {} | {} |",
@@ -259,7 +263,8 @@ mod tests {
     fn a_paired_difference_is_surer_than_its_parts() {
         // The same images are found, and one more: no resample turns that round.
         let outcomes = vec![(0, 0, Some(outcome(50))), (1, 0, Some(outcome(51)))];
-        let difference = Summary::new("test", &[setting("a"), setting("b")], &outcomes).settings[1].difference.expect("a seed");
+        let difference =
+            Summary::new("test", &[setting("a"), setting("b")], &outcomes).settings[1].difference.expect("a seed");
         assert!(difference.ci95[0] >= 0.0 && difference.ci95[1] < 4.0, "{difference:?}");
     }
 }

@@ -70,7 +70,8 @@ impl Session<'_> {
         self.prepare()?;
         self.check_disk(output);
         self.check_memory();
-        let source = FeatureSource::new(self.encoders, &self.split, &self.recipe.features, Use::Training, self.crew, None)?;
+        let source =
+            FeatureSource::new(self.encoders, &self.split, &self.recipe.features, Use::Training, self.crew, None)?;
         source.check_kept()?;
         let begun = Instant::now();
         let step = self.state.step;

@@ -19,7 +19,8 @@ pub use metrics::Metrics;
 pub use recipe::{Identity, Recipe};
 pub use schedule::Schedule;
 pub use section::{
-    CmdConfig, CmdTemperature, FusionConfig, FusionStart, InitFusion, LogConfig, LossConfig, MixedData, NoiseConfig, OnNan, OptimConfig, SpeechConfig, TrainConfig,
+    CmdConfig, CmdTemperature, FusionConfig, FusionStart, InitFusion, LogConfig, LossConfig, MixedData, NoiseConfig,
+    OnNan, OptimConfig, SpeechConfig, TrainConfig,
 };
 pub use session::Session;
 pub use sinks::{Sink, SinkError, TrainRecord};

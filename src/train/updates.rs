@@ -104,7 +104,8 @@ impl<'a> Session<'a> {
         if !self.is_finished() {
             self.leaks.iter().for_each(|warning| tracing::warn!("{warning}"));
             let config = &self.recipe.features;
-            FeatureSource::new(self.encoders, &self.dev_split, config, Use::Evaluation, self.crew, None)?.check_headers()?;
+            FeatureSource::new(self.encoders, &self.dev_split, config, Use::Evaluation, self.crew, None)?
+                .check_headers()?;
         }
         Ok(())
     }
@@ -121,8 +122,14 @@ impl<'a> Session<'a> {
             self.evaluate(&mut dev)?;
         }
         self.check_memory();
-        let mut source =
-            FeatureSource::new(self.encoders, &self.split, &self.recipe.features, Use::Training, self.crew, self.pool.as_ref())?;
+        let mut source = FeatureSource::new(
+            self.encoders,
+            &self.split,
+            &self.recipe.features,
+            Use::Training,
+            self.crew,
+            self.pool.as_ref(),
+        )?;
         source.fill()?;
         self.unreadable.extend(source.unusable().keys());
         self.check_unreadable()?;
@@ -271,7 +278,8 @@ impl<'a> Session<'a> {
             let (clip, norm) = (self.recipe.train.grad_clip, figures.grad_norm);
             let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
             self.is_whole = false;
-            let (mut values, mut flat) = (self.model.parameters().flat().shallow_clone(), gradient.flat.shallow_clone());
+            let (mut values, mut flat) =
+                (self.model.parameters().flat().shallow_clone(), gradient.flat.shallow_clone());
             self.adam.update(&mut values, &mut flat, scale, lr);
             self.model.clamp_temperature();
             self.is_whole = true;
@@ -353,7 +361,13 @@ impl<'a> Session<'a> {
     fn evaluate(&mut self, dev: &mut Option<EvalSet<'a>>) -> Result<(), TrainError> {
         let set = match dev {
             Some(set) => set,
-            None => dev.insert(EvalSet::new(&self.dev_split, self.encoders, &self.recipe.features, self.crew, self.pool.as_ref())?),
+            None => dev.insert(EvalSet::new(
+                &self.dev_split,
+                self.encoders,
+                &self.recipe.features,
+                self.crew,
+                self.pool.as_ref(),
+            )?),
         };
         let embeddings = set.embed(&self.model)?;
         let result = set.rank(&embeddings)?;

@@ -21,7 +21,7 @@ def forwards(batch: Batch, settings: dict, speech: torch.jit.ScriptModule, image
     """Seconds of all forwards of a batch; what they are given is made before."""
     lengths = batch.lengths.tolist()
     heard = []
-    for rows in chunks(lengths, settings["encoders.speech.batch_size"]):
+    for rows in chunks(lengths, settings["encoders.speech.batch_size"], settings["encoders.speech.spread"]):
         longest = max(lengths[row] for row in rows)
         heard.append((batch.waveforms[rows, :longest].contiguous(), batch.lengths[rows]))
     seen = [] if image is None else batch.pixels.split(settings["encoders.image.batch_size"])

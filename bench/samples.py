@@ -57,11 +57,15 @@ class Split:
             yield list(itertools.islice(samples, size))
 
 
-def chunks(lengths: list[int], size: int) -> list[list[int]]:
-    """The rows of each forward of the program's speech encoder, and of each part of its speech head: `size` at a time, the longest
-    first (src/encoders/pair.rs, src/data/batch.rs)."""
-    rows = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
+def chunks(lengths: list[int], size: int, spread: float) -> list[list[int]]:
+    """The rows of each forward of the program's speech encoder: the longest first, `size` at most, none shorter than the first by more
+    than `spread` of it (src/encoders/pair.rs)."""
+    found: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if not found or len(found[-1]) == size or lengths[row] < (1 - spread) * lengths[found[-1][0]]:
+            found.append([])
+        found[-1].append(row)
+    return found
 
 
 def padding(lengths: list[int], groups: list[list[int]]) -> tuple[int, int]:
@@ -73,6 +77,8 @@ def padding(lengths: list[int], groups: list[list[int]]) -> tuple[int, int]:
 def padding_of_program(split: Split, batches: list[list[Sample]], settings: dict, processes: int) -> float:
     """Share of padding in what the program's speech encoder is given, or, with hidden states in memory, its speech head."""
     longest, size = round(settings["audio.max_seconds"] * 16000), settings["encoders.speech.batch_size"]
+    # Known hidden states are taken `size` at a time (src/data/batch.rs).
+    spread = 1.0 if settings["encoders.speech.cache"] == "memory" else settings["encoders.speech.spread"]
     padded = total = 0
     for batch in batches:
         share = len(batch) // processes
@@ -81,6 +87,6 @@ def padding_of_program(split: Split, batches: list[list[Sample]], settings: dict
             for sample in batch[rank * share : (rank + 1) * share]:
                 with wave.open(str(split.utterances[sample.utterance].audio)) as file:
                     lengths.append(min(file.getnframes(), longest))
-            found = padding(lengths, chunks(lengths, size))
+            found = padding(lengths, chunks(lengths, size, spread))
             padded, total = padded + found[0], total + found[1]
     return padded / total

@@ -3,6 +3,8 @@
 #![allow(clippy::expect_used, reason = "a test may panic")]
 
 use cmd::distributed::World;
+use std::collections::HashMap;
+
 use cmd::model::{
     CmdGradient, CmdModel, DonorPosition, Dropout, DropoutMask, Embedded, Encoded, LossOptions, Losses, ModelConfig,
     Pairing, PatchNoise, QueryNorm, SameImage, SpeechChunk,
@@ -57,7 +59,7 @@ impl Features {
     }
 
     /// The gradient of a step, by the road that training takes.
-    fn step(&self, model: &mut CmdModel, noise: Option<PatchNoise>, options: LossOptions) -> step::Gradient {
+    fn step(&self, model: &CmdModel, noise: Option<PatchNoise>, options: LossOptions) -> step::Gradient {
         let rows = Tensor::arange(self.hidden.size()[1], (Kind::Int64, Device::Cpu));
         let chunk = SpeechChunk {
             hidden: self.hidden.shallow_clone(),
@@ -160,15 +162,72 @@ fn a_shuffled_batch_has_the_same_loss() {
 
 #[test]
 fn gradients_reach_every_parameter_and_no_feature() {
-    let mut model = CmdModel::new(SMALL, 4, Device::Cpu);
+    let model = CmdModel::new(SMALL, 4, Device::Cpu);
     let features = features(6, 7);
-    features.step(&mut model, Some(features.noise()), OPTIONS);
-    for (spec, leaf) in model.parameters().iter() {
-        assert!(leaf.grad().defined() && leaf.grad().abs().max().double_value(&[]) > 0.0, "{}", spec.name);
+    let made = features.step(&model, Some(features.noise()), OPTIONS);
+    for (name, gradient) in model.parameters().split(&made.flat) {
+        assert!(gradient.abs().max().double_value(&[]) > 0.0, "{name}");
     }
     for frozen in [&features.hidden, &features.image_cls, &features.patches] {
         assert!(!frozen.requires_grad() && !frozen.grad().defined());
     }
+}
+
+/// Gradients by the names of their parameters.
+fn gradients(model: &CmdModel, features: &Features, options: LossOptions) -> HashMap<String, Tensor> {
+    let made = features.step(model, Some(features.noise()), options);
+    model.parameters().split(&made.flat).into_iter().collect()
+}
+
+#[test]
+fn l_cmd_teaches_the_head_by_its_two_uses_of_s_cls() {
+    let model = CmdModel::new(SMALL, 4, Device::Cpu);
+    let features = features(6, 7);
+    for pairing in [Pairing::Paired, Pairing::All] {
+        let by = |gradient| gradients(&model, &features, LossOptions { pairing, gradient, ..OPTIONS });
+        let [both, similarity, query, neither] =
+            [CmdGradient::Both, CmdGradient::Similarity, CmdGradient::Query, CmdGradient::Neither].map(by);
+        let alone = gradients(&model, &features, LossOptions { alpha: 0.0, ..OPTIONS });
+        for name in both.keys().filter(|name| name.starts_with("speech.")) {
+            // Each use adds its own part to what L_sic asks for.
+            assert!(same(&neither[name], &alone[name], 1e-6), "{name}");
+            assert!(same(&(&both[name] + &neither[name]), &(&similarity[name] + &query[name]), 1e-5), "{name}");
+            assert!(!same(&similarity[name], &query[name], 1e-6), "{name}");
+        }
+        for name in both.keys().filter(|name| name.starts_with("fusion.")) {
+            assert!(
+                [&similarity, &query, &neither].iter().all(|other| same(&both[name], &other[name], 1e-6)),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_temperature_of_its_own_takes_l_cmds_part_of_the_gradient() {
+    let own = ModelConfig { own_temperature: true, ..SMALL };
+    let count = |config: &ModelConfig| config.parameters().iter().map(|spec| spec.count()).sum::<i64>();
+    assert_eq!(count(&own), count(&SMALL) + 1);
+    assert_eq!(count(&ModelConfig { fusion: None, ..own.clone() }), count(&ModelConfig { fusion: None, ..SMALL }));
+    let features = features(6, 7);
+    let shared = gradients(&CmdModel::new(SMALL, 4, Device::Cpu), &features, OPTIONS);
+    let own = gradients(&CmdModel::new(own, 4, Device::Cpu), &features, OPTIONS);
+    let parts = &own["log_inv_tau"] + &own["cmd_log_inv_tau"];
+    assert!(same(&shared["log_inv_tau"], &parts, 1e-6) && !same(&own["log_inv_tau"], &parts, 1e-4));
+    assert!(shared.iter().all(|(name, gradient)| name == "log_inv_tau" || same(gradient, &own[name], 1e-6)));
+}
+
+#[test]
+fn a_fusion_encoder_from_zero_is_the_attended_patches() {
+    let mut model = CmdModel::new(ModelConfig { fusion: Some(QueryNorm::None), ..SMALL }, 4, Device::Cpu);
+    model.start_fusion_at_zero();
+    let features = features(3, 7);
+    let speech = model.speech().forward(&features.hidden, &features.frames);
+    let fused = model.fusion().expect("a fusion encoder").paired(&speech, &features.patches);
+    let attended = fused.attention.unsqueeze(1).matmul(&features.patches).squeeze_dim(1);
+    let normal = attended.layer_norm([12], None::<Tensor>, None::<Tensor>, 1e-5, false);
+    let expected = &normal / normal.norm_scalaropt_dim(2, [1i64].as_slice(), true);
+    assert!(same(&fused.denoised, &expected, 1e-5));
 }
 
 #[test]
@@ -196,7 +255,7 @@ fn dropout_masks_belong_to_rows_of_the_global_batch() {
 #[test]
 fn the_papers_batch_needs_no_tensor_over_pairs_and_patches() {
     // B x B x N x E alone would be 12.9 GB.
-    let mut model = CmdModel::new(ModelConfig { speech_width: 64, ..PAPER }, 7, Device::Cpu);
+    let model = CmdModel::new(ModelConfig { speech_width: 64, ..PAPER }, 7, Device::Cpu);
     let normal = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
     let features = Features {
         hidden: normal(&[25, 128, 4, 64]),
@@ -206,7 +265,7 @@ fn the_papers_batch_needs_no_tensor_over_pairs_and_patches() {
         image_ids: (0..128).collect(),
     };
     for pairing in [Pairing::Paired, Pairing::All] {
-        let made = features.step(&mut model, Some(features.noise()), LossOptions { pairing, ..OPTIONS });
+        let made = features.step(&model, Some(features.noise()), LossOptions { pairing, ..OPTIONS });
         assert!(made.losses.total.double_value(&[]).is_finite());
     }
     let peak = std::fs::read_to_string("/proc/self/status").expect("Linux");

@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -110,6 +111,19 @@ fn runs_on_fewer_images_and_runs_that_fail_are_part_of_it() {
     fs::write(workspace.path("alpha.toml"), plan).expect("written");
     let table = workspace.ok(&["sweep", "alpha.toml", "--seeds", "1"]);
     assert!(table.contains("| with | 0, 1 not finite | - | - | - |"), "{table}");
+}
+
+#[test]
+fn the_shipped_sweeps_can_be_read() {
+    let workspace = Workspace::new(1);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/sweeps");
+    let plans: Vec<PathBuf> =
+        fs::read_dir(folder).expect("sweeps").map(|entry| entry.expect("an entry").path()).collect();
+    assert!(plans.len() >= 8);
+    for plan in plans {
+        let listed = workspace.ok(&["sweep", &plan.display().to_string(), "--list"]);
+        assert!(listed.lines().count() >= 6, "{listed}");
+    }
 }
 
 #[test]

@@ -45,9 +45,9 @@ pub(super) struct Args {
 }
 
 const EXAMPLES: &str = "Examples:
-  cmd sweep configs/sweeps/ablation.toml
-  cmd sweep configs/sweeps/alpha.toml --seeds 5
-  cmd sweep configs/sweeps/alpha.toml --set train.steps=300 --list
+  cmd sweep configs/sweeps/demo_cmd.toml
+  cmd sweep configs/sweeps/flickr8k_alpha.toml --seeds 3
+  cmd sweep configs/sweeps/demo_readings.toml --set train.steps=300 --list
 
 A run that is finished is not repeated, one that was interrupted goes on: the same line again continues a sweep.";
 

@@ -18,6 +18,7 @@ pub struct Encoders {
     speech: SpeechEncoder,
     image: ImageEncoder,
     speech_rows: i64,
+    spread: f64,
     image_rows: i64,
     device: Device,
 }
@@ -37,6 +38,7 @@ impl Encoders {
             speech: Box::new(speech),
             image: Box::new(image),
             speech_rows: config.speech.batch_size,
+            spread: config.speech.spread,
             image_rows: config.image.batch_size,
             device,
         })
@@ -60,8 +62,8 @@ impl Encoders {
         self.device
     }
 
-    /// Hidden states of utterances, the longest first, in chunks of at most `encoders.speech.batch_size` rows and `most_samples` samples
-    /// with the padding; `lengths` are those of `input`, on the host.
+    /// Hidden states of utterances, the longest first, in chunks of like length (`encoders.speech.spread`), of at most
+    /// `encoders.speech.batch_size` rows and `most_samples` samples with the padding; `lengths` are those of `input`, on the host.
     ///
     /// # Errors
     /// When a forward fails.
@@ -72,7 +74,7 @@ impl Encoders {
         most_samples: i64,
     ) -> Result<Vec<SpeechStates>, EncoderError> {
         let encoded = catch_libtorch(|| {
-            let chunks = chunks_by_length(lengths, self.speech_rows, most_samples);
+            let chunks = chunks_by_length(lengths, self.speech_rows, most_samples, self.spread);
             let forward = |(start, count): (i64, i64)| {
                 let samples = input.samples.narrow(0, start, count).narrow(1, 0, lengths[start as usize]);
                 self.speech.forward(&Waveforms {
@@ -117,11 +119,14 @@ impl Encoders {
 }
 
 /// Rows of `lengths`, which fall, in chunks: the first row of each and how many there are.
-fn chunks_by_length(lengths: &[i64], most_rows: i64, most_samples: i64) -> Vec<(i64, i64)> {
+fn chunks_by_length(lengths: &[i64], most_rows: i64, most_samples: i64, spread: f64) -> Vec<(i64, i64)> {
     let (mut chunks, mut start) = (Vec::new(), 0);
-    while let Some(longest) = lengths.get(start as usize) {
-        let count = most_rows.min(most_samples / longest.max(&1)).clamp(1, lengths.len() as i64 - start);
-        chunks.push((start, count));
+    while let [longest, ..] = lengths[start..] {
+        let least = (1.0 - spread) * longest as f64;
+        let most = most_rows.min(most_samples / longest.max(1)).max(1) as usize;
+        let alike = lengths[start..].iter().take(most).take_while(|length| **length as f64 >= least);
+        let count = alike.count();
+        chunks.push((start as i64, count as i64));
         start += count;
     }
     chunks
@@ -137,8 +142,14 @@ mod tests {
 
     #[test]
     fn a_long_utterance_makes_a_chunk_small() {
-        assert_eq!(chunks_by_length(&[900, 100, 90, 80, 70, 60], 3, 1000), [(0, 1), (1, 3), (4, 2)]);
-        assert_eq!(chunks_by_length(&[9000], 3, 1000), [(0, 1)]);
-        assert!(chunks_by_length(&[], 3, 1000).is_empty());
+        assert_eq!(chunks_by_length(&[900, 100, 90, 80, 70, 60], 3, 1000, 1.0), [(0, 1), (1, 3), (4, 2)]);
+        assert_eq!(chunks_by_length(&[9000], 3, 1000, 1.0), [(0, 1)]);
+        assert!(chunks_by_length(&[], 3, 1000, 1.0).is_empty());
+    }
+
+    #[test]
+    fn utterances_of_a_chunk_are_of_like_length() {
+        assert_eq!(chunks_by_length(&[100, 90, 85, 84, 80, 10], 9, 1000, 0.15), [(0, 3), (3, 2), (5, 1)]);
+        assert_eq!(chunks_by_length(&[100, 100, 99, 0, 0], 9, 1000, 0.0), [(0, 2), (2, 1), (3, 2)]);
     }
 }

@@ -57,6 +57,9 @@ section! {
         Here, Range::Path("\"hubert.pt\"") => path: Option<PathBuf> = None;
         /// Utterances in one forward of the frozen encoder; bounds memory, changes results by rounding alone.
         Inexact, between(1, 1 << 16) => batch_size: i64 = 32;
+        /// In one forward no utterance is shorter than the longest by more than this part of it, so that little is padding; 1: any are.
+        /// Changes results by rounding alone.
+        Inexact, Range::Share => spread: f64 = 0.15;
         /// Kind of its numbers: "file" (that of the file), "f32", "tf32", "bf16" or "f16".
         Fixed, Range::Any => dtype: Precision = Precision::File;
         /// Keep the hidden states of all layers, computed once: "none", "memory" or "disk"; for small sets of short utterances.

@@ -12,18 +12,22 @@ import argparse
 import json
 import math
 import statistics
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from pretrain_image import TextEncoder
-
 ROOT = Path(__file__).resolve().parents[2]
+# scripts/setup installs Pillow for the demo's generator, beside another PyTorch; so it comes last.
+sys.path.append(str(ROOT / f".venv/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"))
+
+from PIL import Image  # noqa: E402
+from pretrain_image import TextEncoder  # noqa: E402
+
 SCORED = ("test", "hard")
 CHUNK = 50
 

@@ -3,6 +3,7 @@
 mod adam;
 mod agree;
 mod dry_run;
+mod figures;
 mod finite;
 mod metrics;
 mod recipe;

@@ -3,9 +3,8 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use tch::{Device, Kind, Tensor};
-
 use super::agree::{News, agree_on_start, exchange};
+use super::figures::Figures;
 use super::section::OnNan;
 use super::sinks::TrainRecord;
 use super::step::{Gradient, Step, gradient};
@@ -14,7 +13,7 @@ use crate::checkpoint::BestScore;
 use crate::data::{Batch, BatchPlan, Next, TrainingBatches};
 use crate::eval::EvalSet;
 use crate::features::{FeatureSource, Use, to_device};
-use crate::model::{CmdModel, Dropout, DropoutMask, Encoded, LibtorchError, PatchNoise, catch_libtorch};
+use crate::model::{Dropout, DropoutMask, Encoded, PatchNoise, catch_libtorch};
 use crate::telemetry::{Progress, warn_once};
 
 /// A batch whose features are on their way.
@@ -23,39 +22,6 @@ pub(super) struct Ready {
     encoded: Encoded,
     step: Step,
     news: News,
-}
-
-/// Figures of a step.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Figures {
-    pub(super) loss: f64,
-    loss_sic: f64,
-    loss_cmd: Option<f64>,
-    attention_entropy: Option<f64>,
-    temperature: f64,
-    grad_norm: f64,
-    lr: f64,
-}
-
-impl Figures {
-    /// Reads all of a step's at once; the device has to come that far.
-    fn read(gradient: &Gradient, model: &CmdModel, lr: f64) -> Result<Self, LibtorchError> {
-        let losses = &gradient.losses;
-        let mut parts =
-            vec![losses.total.detach(), losses.sic.detach(), gradient.flat.norm(), model.inverse_tau().detach()];
-        parts.extend(losses.cmd.iter().flat_map(|cmd| [cmd.loss.detach(), cmd.attention_entropy()]));
-        let values = Vec::<f64>::try_from(Tensor::stack(&parts, 0).to_device(Device::Cpu).to_kind(Kind::Double));
-        let values = values.map_err(|error: tch::TchError| LibtorchError::new(&error.to_string()))?;
-        Ok(Self {
-            loss: values[0],
-            loss_sic: values[1],
-            grad_norm: values[2],
-            temperature: 1.0 / values[3],
-            loss_cmd: values.get(4).copied(),
-            attention_entropy: values.get(5).copied(),
-            lr,
-        })
-    }
 }
 
 /// What passed since the last figures.

@@ -1,0 +1,39 @@
+//! Figures of a step, brought to the host in one copy.
+
+use tch::{Device, Kind, Tensor};
+
+use super::step::Gradient;
+use crate::model::{CmdModel, LibtorchError};
+
+/// Figures of a step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Figures {
+    pub(super) loss: f64,
+    pub(super) loss_sic: f64,
+    pub(super) loss_cmd: Option<f64>,
+    pub(super) attention_entropy: Option<f64>,
+    pub(super) temperature: f64,
+    pub(super) grad_norm: f64,
+    pub(super) lr: f64,
+}
+
+impl Figures {
+    /// Reads all of a step's at once; the device has to come that far.
+    pub(super) fn read(gradient: &Gradient, model: &CmdModel, lr: f64) -> Result<Self, LibtorchError> {
+        let losses = &gradient.losses;
+        let mut parts =
+            vec![losses.total.detach(), losses.sic.detach(), gradient.flat.norm(), model.inverse_tau().detach()];
+        parts.extend(losses.cmd.iter().flat_map(|cmd| [cmd.loss.detach(), cmd.attention_entropy()]));
+        let values = Vec::<f64>::try_from(Tensor::stack(&parts, 0).to_device(Device::Cpu).to_kind(Kind::Double));
+        let values = values.map_err(|error: tch::TchError| LibtorchError::new(&error.to_string()))?;
+        Ok(Self {
+            loss: values[0],
+            loss_sic: values[1],
+            grad_norm: values[2],
+            temperature: 1.0 / values[3],
+            loss_cmd: values.get(4).copied(),
+            attention_entropy: values.get(5).copied(),
+            lr,
+        })
+    }
+}

@@ -208,7 +208,7 @@ fn a_temperature_of_its_own_takes_l_cmds_part_of_the_gradient() {
     let own = ModelConfig { own_temperature: true, ..SMALL };
     let count = |config: &ModelConfig| config.parameters().iter().map(|spec| spec.count()).sum::<i64>();
     assert_eq!(count(&own), count(&SMALL) + 1);
-    assert_eq!(count(&ModelConfig { fusion: None, ..own.clone() }), count(&ModelConfig { fusion: None, ..SMALL }));
+    assert_eq!(count(&ModelConfig { fusion: None, ..own }), count(&ModelConfig { fusion: None, ..SMALL }));
     let features = features(6, 7);
     let shared = gradients(&CmdModel::new(SMALL, 4, Device::Cpu), &features, OPTIONS);
     let own = gradients(&CmdModel::new(own, 4, Device::Cpu), &features, OPTIONS);

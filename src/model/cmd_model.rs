@@ -220,7 +220,6 @@ impl CmdModel {
     }
 
     /// Leaves of the speech head, and those that the losses read, which stand behind them: fusion encoder and temperature.
-    #[must_use]
     pub fn leaves(&self) -> (&[Tensor], &[Tensor]) {
         let of_head = self.parameters.specs().iter().filter(|spec| spec.name.starts_with("speech.")).count();
         self.parameters.leaves().split_at(of_head)

@@ -84,7 +84,6 @@ impl FusionEncoder {
     }
 
     /// S·F(S, patches) of every utterance with one image: `speech` [Q, E], `patches` [N, E] -> `[Q]`.
-    #[must_use]
     pub fn scores(&self, speech: &Tensor, patches: &Tensor) -> Tensor {
         let denoised = self.all(speech, &patches.unsqueeze(0)).denoised.squeeze_dim(1);
         (denoised * speech).sum_dim_intlist([-1i64].as_slice(), false, None)

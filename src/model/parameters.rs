@@ -91,7 +91,6 @@ impl Parameters {
     }
 
     /// Leaves in the order of the flat buffer.
-    #[must_use]
     pub fn leaves(&self) -> &[Tensor] {
         &self.leaves
     }

@@ -23,6 +23,9 @@ use toml::{Table, Value};
 
 use super::SweepError;
 
+/// Name of the configuration as it is.
+const BASE: &str = "as configured";
+
 /// How the keys that vary go together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -111,7 +114,7 @@ impl Plan {
     #[must_use]
     pub fn settings(&self) -> Vec<Setting> {
         let common: Vec<(String, Value)> = leaves("", &self.set);
-        let base = Setting { name: "as configured".to_owned(), changes: common, number: None };
+        let base = Setting { name: BASE.to_owned(), changes: common, number: None };
         match self.combine {
             Combine::OneAtATime => {
                 let each = self.vary.iter().flat_map(|vary| vary.settings(&base, true));
@@ -130,7 +133,7 @@ impl Vary {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.key.is_some() == !self.keys.is_empty() {
+        if self.key.is_some() != self.keys.is_empty() {
             return Err("name either key = \"section.key\" or keys = [\"section.key\", ...]".to_owned());
         }
         if self.values.is_empty() {
@@ -162,11 +165,7 @@ impl Vary {
                 each.collect::<Vec<_>>().join(" ")
             };
             let name = self.names.get(place).cloned().unwrap_or_else(shown);
-            let name = if base.changes.len() > 0 && base.name != "as configured" {
-                format!("{} {name}", base.name)
-            } else {
-                name
-            };
+            let name = if base.name == BASE { name } else { format!("{} {name}", base.name) };
             let changes =
                 base.changes.iter().cloned().chain(keys.iter().map(|key| (*key).to_owned()).zip(values.clone()));
             let number = match values.as_slice() {

@@ -25,7 +25,7 @@ pub enum Range {
     Unset(&'static str),
     /// A path, unset unless it is given, as in this example; relative ones start from the file of the configuration.
     Path(&'static str),
-    /// A list of tables, each with `config`, the path of a configuration, and perhaps a `weight` above 0, as in this example.
+    /// A list of tables, each with `config`, the path of a configuration, and perhaps a `weight` up to 1000, as in this example.
     Configs(&'static str),
     /// Whole numbers.
     Whole {
@@ -53,8 +53,12 @@ impl Range {
         let wrong = |must: String| Err(format!("is {value}, but must be {must}"));
         match (self, value) {
             (Self::Configs(_), Value::Table(entry)) => {
-                let weight = entry.get("weight").map_or(Ok(()), |weight| Self::AboveZero.check(weight));
-                weight.map_err(|why| format!("the weight {why}"))
+                let is_right =
+                    |weight: &Value| weight.as_float().is_some_and(|weight| weight > 0.0 && weight <= 1000.0);
+                match entry.get("weight").filter(|weight| !is_right(weight)) {
+                    Some(weight) => Err(format!("the weight is {weight}, but must be above 0 and at most 1000")),
+                    None => Ok(()),
+                }
             }
             (_, Value::Array(elements)) => elements.iter().try_for_each(|element| self.check(element)),
             (Self::Whole { least, most }, Value::Integer(number)) if !(least..=most).contains(number) => {

@@ -173,5 +173,8 @@ fn the_plain_protocol_is_the_first_row_always() {
     let without = ["eval", "--checkpoint", "runs/plain", "--rerank", "3"];
     workspace.fails(2, &without, &["was trained without CMD, so it has no fusion encoder"]);
     workspace.fails(2, &[&eval[..], &["--mix", "0.5"]].concat(), &["--rerank"]);
+    workspace.fails(2, &[&eval[..], &["--querybank", "trian"]].concat(), &["no split trian"]);
+    let dev = ["eval", "--checkpoint", "runs/a", "--split", "val", "--rerank", "3"];
+    workspace.fails(2, &dev, &["the mix would be chosen on the split that is scored; give it with --mix"]);
     workspace.fails(2, &[&eval[..], &["--rerank", "3", "--mix", "1.5"]].concat(), &["from 0 to 1"]);
 }

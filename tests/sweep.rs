@@ -73,6 +73,11 @@ fn a_sweep_gives_what_its_runs_give_alone() {
     assert_eq!(runs(&workspace).iter().map(|name| stamp(name).expect("a file")).collect::<Vec<_>>(), before);
     workspace.ok(&["sweep", "alpha.toml", "--seeds", "1", "--set", "optim.lr=0.02"]);
     assert_eq!(runs(&workspace).len(), 6);
+    // Other data under the same name are noticed.
+    let manifest = workspace.path("data/manifest.jsonl");
+    let lines = fs::read_to_string(&manifest).expect("a manifest");
+    fs::write(&manifest, lines.split_once('\n').expect("lines").1).expect("written");
+    workspace.fails(1, &["sweep", "alpha.toml"], &["made from other data or encoders"]);
 }
 
 #[test]
@@ -131,6 +136,11 @@ fn what_is_wrong_is_said_before_anything_is_trained() {
     let workspace = workspace(&PLAN.replace("cmd.alpha", "cmd.alhpa"));
     workspace.fails(2, &["sweep", "alpha.toml"], &["alpha.toml: unknown key cmd.alhpa; did you mean cmd.alpha?"]);
     workspace.fails(2, &["sweep", "none.toml"], &["none.toml: No such file"]);
+    fs::write(workspace.path("alpha.toml"), PLAN).expect("written");
+    let said = ["--set cmd.alpha: the sweep varies this key"];
+    workspace.fails(2, &["sweep", "alpha.toml", "--set", "cmd.alpha=0.3"], &said);
+    let said = ["train.seed: a sweep takes its seeds from"];
+    workspace.fails(2, &["sweep", "alpha.toml", "--set", "train.seed=3"], &said);
     fs::write(workspace.path("alpha.toml"), PLAN.replace("0.0, 0.5", "0.0, -1.0")).expect("written");
     workspace.fails(2, &["sweep", "alpha.toml"], &["cmd.alpha: is -1.0, but must be at least 0"]);
     fs::write(workspace.path("alpha.toml"), PLAN.replace("'val'", "'hard'")).expect("written");

@@ -56,13 +56,19 @@ fn weights_of_other_encoders_or_forms_are_refused() {
     let from = ["--init-from", "runs/a/checkpoints/step-000002"];
     let refused = |more: &[&str], parts: &[&str]| workspace.fails(2, &train("b", &[&from[..], more].concat()), parts);
     let other = format!("encoders.image.path={}", fixture("image_other.pt").display());
-    refused(&["--dry-run", "--set", &other], &["was trained on the image encoder", "but encoders.image.path names"]);
+    refused(&["--set", &other], &["was trained on the image encoder", "but encoders.image.path names"]);
     refused(
         &["--dry-run", "--set", "fusion.query_norm=none"],
         &["model.safetensors: its model is", "train.init_fusion = \"anew\""],
     );
     workspace.fails(2, &train("b", &["--init-from", "runs/none"]), &["runs/none: No such file"]);
     assert!(!workspace.path("runs/b").exists());
+    // A line for a queue goes on whatever became of them since; the key takes a run as well.
+    let queued = [&from[..], &["--resume-or-start", "--set", "train.steps=3"]].concat();
+    workspace.ok(&train("b", &queued));
+    fs::rename(workspace.path("runs/a"), workspace.path("runs/c")).expect("renamed");
+    workspace.ok(&train("b", &queued));
+    workspace.ok(&train("d", &["--set", "train.init_from=runs/c", "--set", "train.steps=1"]));
 }
 
 #[test]
@@ -145,7 +151,7 @@ fn a_mixed_run_goes_on_to_the_bit_and_only_with_the_same_data() {
     workspace.ok(&[&again[..], &[&mix]].concat());
     // Errors name the key.
     let wrong = |mix: &str, parts: &[&str]| workspace.fails(2, &train("wrong", &["--set", mix]), parts);
-    wrong(&mix.replace("0.4", "0.0"), &["train.mix", "the weight is 0.0, but must be above 0"]);
+    wrong(&mix.replace("0.4", "0.0"), &["train.mix", "the weight is 0.0, but must be above 0 and at most 1000"]);
     wrong("train.mix=[{ config = \"none.toml\" }]", &["none.toml: No such file"]);
     wrong("train.mix=[{ weight = 2.0 }]", &["train.mix", "missing field `config`"]);
     fs::remove_dir_all(other.path("data")).expect("removed");

@@ -10,7 +10,7 @@ use super::error::Error;
 use super::{load_dataset, print};
 use crate::checkpoint::{CheckpointError, RunDir};
 use crate::config::{Config, ConfigError, Needs, Override};
-use crate::data::Dataset;
+use crate::data::{Dataset, Split};
 use crate::distributed::{Crew, World};
 use crate::encoders::{Cache, Encoders, EncodersConfig};
 use crate::eval::{
@@ -103,9 +103,15 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let own = run.as_ref().map(|run| Config::load(&run.config(), &[], Needs::Encoders)).transpose()?;
     for (number, path) in configs.iter().enumerate() {
         let config = load_config(path, &overrides, own.as_ref())?;
-        let dataset = load_dataset(&config)?;
+        let mut dataset = Dataset::load(&config.data)?;
+        let is_own = state.as_ref().is_some_and(|state| state.data.fingerprint == dataset.fingerprint);
+        // Of what was mixed in, only a bank of training queries has use.
+        if args.querybank.as_deref() == Some("train") {
+            dataset = load_dataset(&config)?;
+        }
         let split = Arc::new(dataset.split(&args.split)?);
-        if state.as_ref().is_some_and(|state| state.data.fingerprint == dataset.fingerprint) {
+        args.check_splits(&dataset, &split, &config.eval.split)?;
+        if is_own || !config.train.mix.is_empty() {
             let leaks = split.leak_warning(&dataset, config.data.workers as usize);
             leaks.into_iter().for_each(|warning| tracing::warn!("{warning}"));
         }
@@ -141,6 +147,20 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     }
     // After the table: a picture that cannot be drawn costs no result.
     drawn
+}
+
+impl Args {
+    /// The splits that are needed beside the one that is scored are there, and λ is not chosen on that one: said before hours of work.
+    fn check_splits(&self, dataset: &Dataset, scored: &Split, dev: &str) -> Result<(), Error> {
+        if !self.rerank.is_empty() && self.mix.is_none() && dataset.split(dev)?.name == scored.name {
+            return Err(Error::Usage(format!(
+                "--rerank on split {}: the mix would be chosen on the split that is scored; give it with --mix",
+                scored.name
+            )));
+        }
+        self.querybank.as_ref().map_or(Ok(()), |name| dataset.split(name).map(|_| ()))?;
+        Ok(())
+    }
 }
 
 /// What is asked for beyond the plain protocol.

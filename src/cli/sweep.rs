@@ -15,7 +15,6 @@ use crate::distributed::{Crew, World};
 use crate::encoders::Encoders;
 use crate::signals::Signals;
 use crate::sweep::{Job, Outcome, Plan, Setting, Summary, SweepError, Workplace, plot};
-use crate::train::TrainError;
 
 /// Trains every setting of a sweep with every seed, in one process, and compares them.
 #[derive(Debug, clap::Args)]
@@ -58,7 +57,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let folder = args.output.join(format!("sweep-{name}"));
     let jobs = jobs(args, &plan, &settings, &folder)?;
     if args.list {
-        return list(&jobs);
+        return list(&jobs, &plan.splits);
     }
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
     let device = device(&args.device, Local::ALONE)?;
@@ -75,10 +74,11 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     for split in &plan.splits {
         let summary = Summary::new(split, &settings, &outcomes);
         let title = format!("{name}, {split} split: mean and standard deviation over seeds");
-        let picture = plot(&summary, &title).map_err(|why| SweepError::Plan { path: args.plan.clone(), why })?;
-        let picture = keep(format!("{split}.svg"), &picture)?;
-        tables +=
-            &format!("{split} split, best checkpoint of each run; {}\n\n{}\n", picture.display(), summary.table());
+        let picture = match plot(&summary, &title) {
+            Ok(picture) => keep(format!("{split}.svg"), &picture)?.display().to_string(),
+            Err(why) => format!("no picture: {why}"),
+        };
+        tables += &format!("{split} split, best checkpoint of each run; {picture}\n\n{}\n", summary.table());
         summaries.push(summary);
     }
     let result = format!("{:#}\n", json!({ "sweep": name, "summaries": summaries }));
@@ -90,6 +90,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
 /// Every run of the sweep, with its configuration.
 fn jobs(args: &Args, plan: &Plan, settings: &[Setting], folder: &Path) -> Result<Vec<(Job, Config)>, Error> {
     let own: Vec<Override> = args.overrides.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    check_keys(plan, &own)?;
     let place = args.plan.display().to_string();
     let from = args.plan.parent().unwrap_or(Path::new("."));
     let seeds = args.seeds.map_or_else(|| plan.seeds.clone(), |count| (0..count).collect());
@@ -105,7 +106,8 @@ fn jobs(args: &Args, plan: &Plan, settings: &[Setting], folder: &Path) -> Result
             overrides.push(format!("train.seed={seed}").parse()?);
             let config = Config::load(&plan.config, &overrides, Needs::Encoders)?;
             let recipe = config.recipe();
-            let decisive = format!("{}\n{}", recipe.identity.fixed, recipe.train.steps);
+            // All but where things lie; of that what this sweep itself names.
+            let decisive = format!("{}\n{:?}\n{:?}", recipe.identity.shared, setting.changes, args.overrides);
             let key = &blake3::hash(decisive.as_bytes()).to_hex()[..8];
             let folder = folder.join(format!("{}-seed{seed}-{key}", plain(&setting.name)));
             let text = config.to_commented_toml();
@@ -115,17 +117,34 @@ fn jobs(args: &Args, plan: &Plan, settings: &[Setting], folder: &Path) -> Result
     Ok(jobs)
 }
 
+/// Every key has one source: a setting's name would not be true otherwise.
+fn check_keys(plan: &Plan, own: &[Override]) -> Result<(), Error> {
+    let varied = plan.varied();
+    if let Some(key) = own.iter().map(Override::key).find(|key| varied.contains(key)) {
+        return Err(Error::Usage(format!("--set {key}: the sweep varies this key; change its values there")));
+    }
+    let all: Vec<String> =
+        plan.settings().into_iter().flat_map(|setting| setting.changes).map(|(key, _)| key).collect();
+    if all.iter().map(String::as_str).chain(own.iter().map(Override::key)).any(|key| key == "train.seed") {
+        return Err(Error::Usage(
+            "train.seed: a sweep takes its seeds from the list seeds, or from --seeds".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 /// `name` as part of a folder's.
 fn plain(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "=.-_".contains(c) { c } else { '-' };
     name.chars().map(plain).take(80).collect::<String>().trim_start_matches('.').to_owned()
 }
 
-fn list(jobs: &[(Job, Config)]) -> Result<(), Error> {
+fn list(jobs: &[(Job, Config)], splits: &[String]) -> Result<(), Error> {
     let mut text = String::new();
     for (job, _) in jobs {
         let stands = match job.outcome()? {
-            Some(_) => "finished",
+            Some(outcome) if outcome.has(splits) => "finished",
+            Some(_) => "to be scored",
             None if job.folder.exists() => "interrupted",
             None => "to be trained",
         };
@@ -145,35 +164,44 @@ impl Outcomes<'_> {
     /// Trains and scores those that are missing, those of the same data and encoders one after the other.
     fn complete(mut self, device: Device, crew: Crew) -> Result<Vec<(usize, i64, Option<Outcome>)>, Error> {
         self.found = self.jobs.iter().map(|(job, _)| job.outcome()).collect::<Result<_, _>>()?;
-        let whole = |outcome: &Option<Outcome>| {
-            outcome.as_ref().is_some_and(|outcome| self.splits.iter().all(|split| outcome.splits.contains_key(split)))
-        };
-        let mut missing: Vec<usize> = (0..self.jobs.len()).filter(|place| !whole(&self.found[*place])).collect();
-        tracing::info!("{} runs, {} of them finished before", self.jobs.len(), self.jobs.len() - missing.len());
-        while let Some(first) = missing.first() {
+        let mut open: Vec<usize> = (0..self.jobs.len()).collect();
+        while let Some(first) = open.first() {
             let config = &self.jobs[*first].1;
-            let dataset = load_dataset(config)?;
-            let encoders = Encoders::load(&config.encoders, device)?;
-            let mut place = Workplace::new(&dataset, &encoders, crew, &config.features(), self.splits)?;
             let is_alike =
                 |other: &Config| other.features() == config.features() && other.train.mix == config.train.mix;
-            let (alike, others) = missing.into_iter().partition(|number| is_alike(&self.jobs[*number].1));
-            let (alike, begun): (Vec<usize>, Instant) = (alike, Instant::now());
-            for (done, number) in alike.iter().enumerate() {
-                let job = &self.jobs[*number].0;
-                let left = begun.elapsed().as_secs_f64() / done as f64 * (alike.len() - done) as f64 / 60.0;
-                let left = if done > 0 { format!(", {left:.0} minutes left") } else { String::new() };
-                tracing::info!("run {} of {}{left}: {}", done + 1, alike.len(), job.folder.display());
-                match place.run(job) {
-                    Ok(outcome) => self.found[*number] = Some(outcome),
-                    Err(SweepError::Train(error @ TrainError::NotFinite { .. })) => {
-                        tracing::warn!("{}: {error}; the sweep goes on without it", job.folder.display());
-                    }
-                    Err(error) => return Err(error.into()),
-                }
+            let (alike, others): (Vec<usize>, _) = open.into_iter().partition(|number| is_alike(&self.jobs[*number].1));
+            let dataset = load_dataset(config)?;
+            let encoders = Encoders::load(&config.encoders, device)?;
+            for number in &alike {
+                self.jobs[*number].0.check(self.found[*number].as_ref(), &dataset, &encoders)?;
             }
-            missing = others;
+            let is_open = |number: &usize| !self.found[*number].as_ref().is_some_and(|found| found.has(self.splits));
+            let missing: Vec<usize> = alike.iter().copied().filter(is_open).collect();
+            tracing::info!("{} runs, {} of them finished before", alike.len(), alike.len() - missing.len());
+            if !missing.is_empty() {
+                let place = Workplace::new(&dataset, &encoders, crew, &config.features(), self.splits)?;
+                self.train(place, &missing)?;
+            }
+            open = others;
         }
         Ok(self.jobs.iter().zip(self.found).map(|((job, _), outcome)| (job.setting, job.seed, outcome)).collect())
+    }
+
+    fn train(&mut self, mut place: Workplace, missing: &[usize]) -> Result<(), SweepError> {
+        let begun = Instant::now();
+        for (done, number) in missing.iter().enumerate() {
+            let job = &self.jobs[*number].0;
+            let left = begun.elapsed().as_secs_f64() / done as f64 * (missing.len() - done) as f64 / 60.0;
+            let left = if done > 0 { format!(", {left:.0} minutes left") } else { String::new() };
+            tracing::info!("run {} of {}{left}: {}", done + 1, missing.len(), job.folder.display());
+            match place.run(job) {
+                Ok(outcome) => self.found[*number] = Some(outcome),
+                Err(error) if error.is_not_finite() => {
+                    tracing::warn!("{}: {error}; the sweep goes on without it", job.folder.display());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }

@@ -75,11 +75,6 @@ enum Target {
 
 pub(super) fn run(args: &Args) -> Result<(), Error> {
     let mut overrides: Vec<Override> = args.overrides.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-    if let Some(named) = &args.init_from {
-        let (checkpoint, _) = RunDir::find(named, &args.output)?;
-        overrides.push(Override::path("train.init_from", checkpoint.path())?);
-    }
-    let overrides = overrides;
     args.name.as_deref().map_or(Ok(()), RunDir::check_name)?;
     let rank = Rank::from_environment();
     // Rank 0 alone sees the run's folder; on other machines it may not exist.
@@ -87,6 +82,10 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         Ok(Some(rank)) => rank.rank == 0,
         _ => args.launch.is_first_machine(),
     };
+    if let Some(named) = args.init_from.as_deref().filter(|_| sees_run) {
+        overrides.extend(args.initial_weights(named)?);
+    }
+    let overrides = overrides;
     let (target, config) = if sees_run { find(args, &overrides)? } else { (Target::New, None) };
     let config = match (config, &args.config) {
         (Some(config), _) => Some(config),
@@ -129,12 +128,16 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let encoders = Encoders::load(&config.encoders, device)?;
     let crew = Crew { world: &world, signals: &signals };
     let mut session = Session::new(config.recipe(), &dataset, &encoders, crew)?;
-    if let Target::Known(run) = &target {
-        if run.has_checkpoints() {
+    match &target {
+        Target::Known(run) if run.has_checkpoints() => {
             session.restore(run)?;
             tracing::info!("resuming {} after step {}", run.path().display(), session.state().step);
-        } else {
-            tracing::info!("{} has no checkpoint yet, so it starts", run.path().display());
+        }
+        target => {
+            if let Target::Known(run) = target {
+                tracing::info!("{} has no checkpoint yet, so it starts", run.path().display());
+            }
+            session.initialise()?;
         }
     }
     if args.dry_run {
@@ -222,6 +225,18 @@ fn find(args: &Args, overrides: &[Override]) -> Result<(Target, Option<Config>),
 }
 
 impl Args {
+    /// The key that --init-from stands for. A run that is there has it in its configuration: what `named` means may have changed since.
+    fn initial_weights(&self, named: &Path) -> Result<Option<Override>, Error> {
+        let known = self.name.as_ref().filter(|_| self.resume_or_start).map(|name| self.output.join(name));
+        let path = match known.filter(|path| RunDir::is_run(path)) {
+            Some(run) => {
+                Config::load(&RunDir::open(&run, &self.output)?.config(), &[], Needs::Encoders)?.train.init_from
+            }
+            None => Some(RunDir::find(named, &self.output)?.0.path().to_owned()),
+        };
+        Ok(path.map(|path| Override::path("train.init_from", &path)).transpose()?)
+    }
+
     /// Says what a resumed run does differently from now on; of a launcher and its ranks, rank 0 does.
     fn tell_changes(&self, before: &Config, config: &Config) {
         if self.launch.launches() {

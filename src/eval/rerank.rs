@@ -69,6 +69,8 @@ impl Reranking {
             if wanted[image].is_empty() {
                 return Ok(());
             }
+            // A device may still be at the image's features.
+            catch_libtorch(|| patches.flatten(0, -1).get(0).double_value(&[]))?;
             let begun = Instant::now();
             scored[image] = catch_libtorch(|| {
                 let rows: Vec<i64> = wanted[image].iter().map(|row| *row as i64).collect();

@@ -80,7 +80,7 @@ pub enum CmdGradient {
     Similarity,
     /// As query alone.
     Query,
-    /// None: the fusion encoder learns alone.
+    /// None: the fusion encoder (and the temperature) learns alone.
     Neither,
 }
 

@@ -1,5 +1,5 @@
 //! The multimodal fusion encoder Omega (Eq. 1-2): attentive pooling of the noisy patches by the speech embedding, a fully
-//! connected layer and a layer normalisation. It exists during training only.
+//! connected layer and a layer normalisation. It exists for training and re-ranking only.
 //!
 //! Eq. 1-2 have no learned Q, K, V. With a unit-norm query the softmax would then stay close to uniform, so a LayerNorm shared
 //! by query and patches goes first ([`QueryNorm::LayerNorm`]), as in X-Pool, from which the equations derive.

@@ -48,6 +48,20 @@ impl Job {
     pub fn outcome(&self) -> Result<Option<Outcome>, SweepError> {
         Outcome::read(&self.folder.join(OUTCOME))
     }
+
+    /// Checks that `outcome`, if there is one, is of this data and these encoders.
+    ///
+    /// # Errors
+    /// When it is of others.
+    pub fn check(&self, outcome: Option<&Outcome>, dataset: &Dataset, encoders: &Encoders) -> Result<(), SweepError> {
+        match outcome {
+            Some(outcome) if outcome.sources != sources(dataset, encoders) => {
+                let why = "this run was made from other data or encoders than its configuration names now";
+                Err(SweepError::Outcome { path: self.folder.clone(), why: why.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl<'a> Workplace<'a> {
@@ -86,7 +100,11 @@ impl<'a> Workplace<'a> {
         let known = job.outcome()?;
         let mut outcome = match known {
             Some(outcome) => outcome,
-            None => Outcome { step: self.train(job, &run)?, splits: BTreeMap::new() },
+            None => Outcome {
+                step: self.train(job, &run)?,
+                sources: sources(self.dataset, self.encoders),
+                splits: BTreeMap::new(),
+            },
         };
         let model = run.best()?.load_for_inference(self.encoders.device())?;
         for (name, set) in &mut self.scored {
@@ -107,11 +125,17 @@ impl<'a> Workplace<'a> {
         session.share(&self.pool);
         if run.has_checkpoints() {
             session.restore(run)?;
+        } else {
+            session.initialise()?;
         }
         session.write_to(run.clone());
         session.train()?;
         Ok(session.best().map_or(0, |best| best.step))
     }
+}
+
+fn sources(dataset: &Dataset, encoders: &Encoders) -> [String; 3] {
+    [&dataset.fingerprint, encoders.speech().fingerprint(), encoders.image().fingerprint()].map(ToString::to_string)
 }
 
 /// The folder of a run, made if it is not there.

@@ -20,9 +20,22 @@ pub use summary::{Difference, Figures, Row, Summary};
 
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
-use crate::eval::EvalError;
+use crate::eval::{EvalError, RecallError};
 use crate::features::FeatureError;
 use crate::train::TrainError;
+
+impl SweepError {
+    /// Whether it says that one run's numbers are not finite, which is a result of its own.
+    #[must_use]
+    pub fn is_not_finite(&self) -> bool {
+        let broken = |error: &EvalError| matches!(error, EvalError::Recall(RecallError::NotFinite));
+        match self {
+            Self::Train(TrainError::NotFinite { .. }) => true,
+            Self::Train(TrainError::Eval(error)) | Self::Eval(error) => broken(error),
+            _ => false,
+        }
+    }
+}
 
 /// A sweep cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +64,7 @@ pub enum SweepError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// What an earlier sweep left of a run is damaged.
-    #[error("{}: {why}; remove it to have the run evaluated again", path.display())]
+    #[error("{}: {why}; remove it, or name another folder with --output", path.display())]
     Outcome {
         /// The file.
         path: PathBuf,

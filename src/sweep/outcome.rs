@@ -14,6 +14,8 @@ use crate::eval::{Ranks, SplitResult};
 pub struct Outcome {
     /// Step of the best checkpoint, which is scored.
     pub step: u64,
+    /// BLAKE3 of the data set's index and of the two encoders.
+    pub sources: [String; 3],
     /// By the name of the split.
     pub splits: BTreeMap<String, Scores>,
 }
@@ -32,6 +34,12 @@ pub struct Scores {
 }
 
 impl Outcome {
+    /// Whether all of `splits` are scored.
+    #[must_use]
+    pub fn has(&self, splits: &[String]) -> bool {
+        splits.iter().all(|split| self.splits.contains_key(split))
+    }
+
     /// The outcome in the file `path`, if there is one.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, SweepError> {
         let damaged = |why: String| SweepError::Outcome { path: path.to_owned(), why };

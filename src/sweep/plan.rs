@@ -110,6 +110,12 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The keys that vary.
+    #[must_use]
+    pub fn varied(&self) -> Vec<&str> {
+        self.vary.iter().flat_map(Vary::keys).collect()
+    }
+
     /// All settings; the others are compared with the first.
     #[must_use]
     pub fn settings(&self) -> Vec<Setting> {
@@ -169,7 +175,9 @@ impl Vary {
             let changes =
                 base.changes.iter().cloned().chain(keys.iter().map(|key| (*key).to_owned()).zip(values.clone()));
             let number = match values.as_slice() {
-                [one] if !says_key => one.as_float().or(one.as_integer().map(|number| number as f64)),
+                [one] if !says_key && self.names.is_empty() => {
+                    one.as_float().or(one.as_integer().map(|number| number as f64))
+                }
                 _ => None,
             };
             Setting { name, changes: changes.collect(), number }

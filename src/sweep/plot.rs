@@ -1,91 +1,121 @@
 //! A sweep as a picture: mean R@1 of each setting over seeds.
 
+use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{Row, Summary};
 
 const WIDTH: u32 = 760;
-const HEIGHT: u32 = 420;
+/// Of a picture with an axis, and of a row of one with names.
+const HEIGHTS: (u32, u32) = (420, 26);
+const NAMES: u32 = 230;
+const LONGEST_NAME: usize = 34;
 const COLOUR: RGBColor = RGBColor(31, 95, 160);
 const RUNS: RGBColor = RGBColor(150, 150, 150);
-const LONGEST_NAME: usize = 22;
+const RECALL: &str = "mean R@1, %";
 
-/// SVG of mean R@1 over seeds with its standard deviation, and every run; over the value where one number varies.
-///
-/// # Errors
-/// When nothing is finished, or the picture cannot be drawn.
-pub fn plot(summary: &Summary, title: &str) -> Result<String, String> {
-    let mut svg = String::new();
-    draw(summary, title, &mut svg).map_err(|error| error.to_string())?;
-    Ok(svg)
-}
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Where a setting stands, and what it came to.
+/// What a setting came to.
 struct Point<'a> {
-    x: f64,
     row: &'a Row,
     mean: f64,
     spread: f64,
 }
 
-fn draw(summary: &Summary, title: &str, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
-    let has_axis = summary.settings.len() > 1 && summary.settings.iter().all(|row| row.number.is_some());
-    let points: Vec<Point> = (0..)
-        .zip(&summary.settings)
-        .filter_map(|(place, row): (i32, &Row)| {
-            let x = row.number.filter(|_| has_axis).unwrap_or(f64::from(place));
-            let spread = row.spread.map_or(0.0, |spread| spread.mean);
-            Some(Point { x, row, mean: row.mean?.mean, spread })
+impl Point<'_> {
+    fn ends(&self) -> [f64; 2] {
+        [self.mean - self.spread, self.mean + self.spread]
+    }
+}
+
+/// SVG of mean R@1 over seeds with its standard deviation, and every run: over the value where one number varies, else a line a setting.
+///
+/// # Errors
+/// When nothing is finished, or the picture cannot be drawn.
+pub fn plot(summary: &Summary, title: &str) -> std::result::Result<String, String> {
+    let points: Vec<Point> = summary
+        .settings
+        .iter()
+        .filter_map(|row| {
+            Some(Point { row, mean: row.mean?.mean, spread: row.spread.map_or(0.0, |spread| spread.mean) })
         })
         .collect();
     if points.is_empty() {
-        return Err("no run is finished".into());
+        return Err("no run is finished".to_owned());
     }
-    let range = |values: &[f64]| {
-        let (low, high) =
-            values.iter().fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
-        let margin = ((high - low) * 0.08).max(0.2);
-        low - margin..high + margin
+    let mut points = points;
+    points.sort_by(|a, b| a.row.number.partial_cmp(&b.row.number).unwrap_or(std::cmp::Ordering::Equal));
+    let places: Option<Vec<f64>> = points.iter().map(|point| point.row.number).collect();
+    let mut svg = String::new();
+    let drawn = match places.filter(|places| places.len() > 1) {
+        Some(places) => {
+            let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHTS.0)).into_drawing_area();
+            over_values(&area, &points, &places, title)
+        }
+        None => {
+            let height = 90 + HEIGHTS.1 * points.len() as u32;
+            let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
+            by_name(&area, &points, title)
+        }
     };
-    let xs: Vec<f64> = points.iter().map(|point| point.x).collect();
-    let runs = |point: &Point| point.row.means().collect::<Vec<f64>>();
-    let ys: Vec<f64> = points
-        .iter()
-        .flat_map(|point| [point.mean - point.spread, point.mean + point.spread].into_iter().chain(runs(point)))
-        .collect();
+    drawn.map_err(|error| error.to_string())?;
+    Ok(svg)
+}
 
-    let area = SVGBackend::with_string(svg, (WIDTH, HEIGHT)).into_drawing_area();
+/// From the lowest to the highest of `values`, and some more on both sides, at least `least`.
+fn range(values: impl Iterator<Item = f64>, least: f64) -> std::ops::Range<f64> {
+    let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
+    let margin = ((high - low) * 0.08).max(least);
+    low - margin..high + margin
+}
+
+fn recalls(points: &[Point]) -> std::ops::Range<f64> {
+    range(points.iter().flat_map(|point| point.row.means().chain(point.ends())), 0.2)
+}
+
+fn over_values(area: &DrawingArea<SVGBackend, Shift>, points: &[Point], places: &[f64], title: &str) -> Result<()> {
     area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&area)
+    let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 18))
         .margin(12)
-        .x_label_area_size(if has_axis { 44 } else { 110 })
+        .x_label_area_size(44)
         .y_label_area_size(56)
-        .build_cartesian_2d(range(&xs), range(&ys))?;
+        .build_cartesian_2d(range(places.iter().copied(), f64::MIN_POSITIVE), recalls(points))?;
+    let key = points[0].row.name.split('=').next().unwrap_or_default();
     let mut mesh = chart.configure_mesh();
-    mesh.y_desc("mean R@1, %").label_style(("sans-serif", 13)).light_line_style(WHITE).bold_line_style(BLACK.mix(0.1));
-    if has_axis {
-        let key = points[0].row.name.split('=').next().unwrap_or_default();
-        mesh.x_desc(key).draw()?;
-    } else {
-        mesh.disable_x_mesh().x_labels(0).draw()?;
+    mesh.x_desc(key).y_desc(RECALL).label_style(("sans-serif", 13));
+    mesh.light_line_style(WHITE).bold_line_style(BLACK.mix(0.1)).draw()?;
+    let line = places.iter().zip(points).map(|(x, point)| (*x, point.mean));
+    chart.draw_series(LineSeries::new(line, COLOUR.stroke_width(2)))?;
+    for (x, point) in places.iter().zip(points) {
+        chart.draw_series(point.row.means().map(|mean| Circle::new((*x, mean), 2, RUNS.filled())))?;
+        let [low, high] = point.ends();
+        chart.draw_series([ErrorBar::new_vertical(*x, low, point.mean, high, COLOUR.filled(), 8)])?;
     }
-    if has_axis {
-        chart.draw_series(LineSeries::new(points.iter().map(|point| (point.x, point.mean)), COLOUR.stroke_width(2)))?;
+    Ok(area.present()?)
+}
+
+fn by_name(area: &DrawingArea<SVGBackend, Shift>, points: &[Point], title: &str) -> Result<()> {
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, ("sans-serif", 18))
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(NAMES)
+        .build_cartesian_2d(recalls(points), points.len() as f64 - 0.5..-0.5)?;
+    let mut mesh = chart.configure_mesh();
+    mesh.disable_y_mesh().disable_y_axis().x_desc(RECALL).label_style(("sans-serif", 13));
+    mesh.light_line_style(WHITE).bold_line_style(BLACK.mix(0.1)).draw()?;
+    let style = TextStyle::from(("sans-serif", 13).into_font()).pos(Pos::new(HPos::Right, VPos::Center));
+    for (y, point) in (0..).map(f64::from).zip(points) {
+        chart.draw_series(point.row.means().map(|mean| Circle::new((mean, y), 2, RUNS.filled())))?;
+        let [low, high] = point.ends();
+        chart.draw_series([ErrorBar::new_horizontal(y, low, point.mean, high, COLOUR.filled(), 8)])?;
+        let (_, top) = chart.backend_coord(&(point.mean, y));
+        let name: String = point.row.name.chars().take(LONGEST_NAME).collect();
+        area.draw(&Text::new(name, (NAMES as i32, top), style.clone()))?;
     }
-    for point in &points {
-        chart.draw_series(runs(point).into_iter().map(|mean| Circle::new((point.x, mean), 2, RUNS.filled())))?;
-        let (low, high) = (point.mean - point.spread, point.mean + point.spread);
-        let bar = ErrorBar::new_vertical(point.x, low, point.mean, high, COLOUR.filled(), 8);
-        chart.draw_series([bar])?;
-        if !has_axis {
-            let (left, _) = chart.backend_coord(&(point.x, point.mean));
-            let style = TextStyle::from(("sans-serif", 12).into_font()).transform(FontTransform::None);
-            let name: String = point.row.name.chars().take(LONGEST_NAME).collect();
-            let place = (left - 4, HEIGHT as i32 - 112 + 14 * (1 + (point.x as i32) % 6));
-            area.draw(&Text::new(name, place, style))?;
-        }
-    }
-    area.present()?;
-    Ok(())
+    Ok(area.present()?)
 }

@@ -189,6 +189,8 @@ impl Difference {
             })
             .collect();
         let images = pairs.first()?.0.len();
+        // Of other images a resample would not be the same one.
+        let pairs: Vec<_> = pairs.into_iter().filter(|pair| pair.0.len() == images && pair.1.len() == images).collect();
         let all: Vec<usize> = (0..images).collect();
         let difference = |(first, other): &(Vec<Hits>, Vec<Hits>), chosen: &[usize]| {
             let of = |hits: &[Hits]| chosen.iter().map(|image| hits[*image]).fold(Hits::default(), Hits::and).mean();
@@ -232,7 +234,7 @@ mod tests {
             images: (0..100).map(rank).collect(),
             owners: (0..200).map(|utterance| utterance / 2).collect(),
         };
-        Outcome { step: 7, splits: BTreeMap::from([("test".to_owned(), scores)]) }
+        Outcome { step: 7, sources: Default::default(), splits: BTreeMap::from([("test".to_owned(), scores)]) }
     }
 
     fn setting(name: &str) -> Setting {

@@ -79,7 +79,7 @@ section! {
         Fixed, Range::Any => temperature: CmdTemperature = CmdTemperature::Shared;
         /// Use of S_cls through which the gradient of L_cmd reaches it: "both", "similarity", "query" or "neither".
         Fixed, Range::Any => gradient: CmdGradient = CmdGradient::Both;
-        /// First steps in which L_cmd teaches the fusion encoder alone.
+        /// First steps in which L_cmd teaches the fusion encoder and the temperature alone.
         Fixed, at_least(0) => fusion_first_steps: i64 = 0;
     }
 }
@@ -146,8 +146,8 @@ section! {
         Fixed, between(1, 1 << 20) => batch_size: i64 = 128;
         /// Seed of every draw: first values, order, crops, noise, dropout.
         Fixed, at_least(0) => seed: i64 = 0;
-        /// A checkpoint whose weights the run starts from (--init-from).
-        Fixed, Range::Path("\"runs/spokencoco/best/model.safetensors\"") => init_from: Option<PathBuf> = None;
+        /// A run (then its best), a checkpoint's folder or its model.safetensors whose weights the run starts from (--init-from).
+        Here, Range::Path("\"runs/spokencoco/best/model.safetensors\"") => init_from: Option<PathBuf> = None;
         /// The fusion encoder of that checkpoint: "taken" (if it has one) or started "anew".
         Fixed, Range::Any => init_fusion: InitFusion = InitFusion::Taken;
         /// Images of the training split that are used, drawn by the seed, with all their captions; 0: all.

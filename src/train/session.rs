@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::agree::check_sources;
 use super::sinks::Sink;
 use super::{Adam, FusionStart, InitFusion, Metrics, Recipe, TrainError};
-use crate::checkpoint::{BestScore, Checkpoint, CheckpointError, Fingerprint, RunDir, State};
+use crate::checkpoint::{BestScore, CheckpointError, Fingerprint, RunDir, State};
 use crate::data::{Dataset, Split};
 use crate::distributed::Crew;
 use crate::encoders::Encoders;
@@ -51,7 +51,7 @@ pub struct Session<'a> {
     pub(super) sinks: Vec<Box<dyn Sink + 'a>>,
     run: Option<RunDir>,
     /// The step whose checkpoint is on the disk.
-    pub(super) saved: Option<u64>,
+    saved: Option<u64>,
     /// Whether the weights are those of a whole number of updates.
     pub(super) is_whole: bool,
     /// Utterances of the training split that could not be read.
@@ -161,15 +161,23 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Starts from the weights that `train.init_from` names, if it names some.
-    pub(super) fn initialise(&mut self) -> Result<(), TrainError> {
-        let Some(path) = self.recipe.train.init_from.clone() else { return Ok(()) };
-        let checkpoint = Checkpoint::open(&path)?;
-        let given = checkpoint.load(self.encoders.device())?;
+    /// Starts from the weights that `train.init_from` names, if it names some; for a training that goes on from no checkpoint of its own.
+    /// Where several processes train, rank 0 does it.
+    ///
+    /// # Errors
+    /// When there are none, or they are of other encoders or another form.
+    pub fn initialise(&mut self) -> Result<(), TrainError> {
+        let Some(path) = self.recipe.train.init_from.clone().filter(|_| self.crew.world.is_first()) else {
+            return Ok(());
+        };
+        let (checkpoint, _) = RunDir::find(&path, Path::new(""))?;
+        let takes_fusion = self.recipe.train.init_fusion == InitFusion::Taken && self.recipe.denoises();
+        let device = self.encoders.device();
+        let given = if takes_fusion { checkpoint.load(device)? } else { checkpoint.load_for_inference(device)? };
         checkpoint.check_encoders(&given, self.encoders)?;
-        let takes_fusion = self.recipe.train.init_fusion == InitFusion::Taken;
         let fusion = self.model.take(&given, takes_fusion).map_err(|why| {
-            let why = format!("{why}; set train.init_fusion = \"anew\", or the keys as they were");
+            let why =
+                format!("{why}; set these keys as they were, or for the fusion encoder train.init_fusion = \"anew\"");
             CheckpointError::Mismatch { path: path.clone(), why }
         })?;
         let fusion = match (fusion, self.model.fusion()) {

@@ -62,9 +62,6 @@ impl<'a> Session<'a> {
 
     /// Agrees with the other processes on where to start, and checks the headers of the development split before any time is spent.
     pub(super) fn prepare(&mut self) -> Result<(), TrainError> {
-        if self.crew.world.is_first() && self.saved.is_none() {
-            self.initialise()?;
-        }
         let shared = &self.recipe.identity.shared;
         agree_on_start(self.crew.world, shared, &mut self.state, &self.model, &mut self.adam)?;
         if !self.is_finished() {

@@ -25,8 +25,8 @@ pub enum Range {
     Unset(&'static str),
     /// A path, unset unless it is given, as in this example; relative ones start from the file of the configuration.
     Path(&'static str),
-    /// A list of tables, each with `config`, the path of a configuration, and perhaps a `weight` up to 1000, as in this example.
-    Configs(&'static str),
+    /// A list of tables, each with `config`, the path of a configuration, and perhaps a `weight` up to 1000.
+    Configs,
     /// Whole numbers.
     Whole {
         /// The smallest.
@@ -52,7 +52,7 @@ impl Range {
     pub fn check(self, value: &Value) -> Result<(), String> {
         let wrong = |must: String| Err(format!("is {value}, but must be {must}"));
         match (self, value) {
-            (Self::Configs(_), Value::Table(entry)) => {
+            (Self::Configs, Value::Table(entry)) => {
                 let is_right =
                     |weight: &Value| weight.as_float().is_some_and(|weight| weight > 0.0 && weight <= 1000.0);
                 match entry.get("weight").filter(|weight| !is_right(weight)) {
@@ -116,7 +116,7 @@ impl Key {
     ) -> Result<(), E> {
         match (self.range, value) {
             (Range::Path(_), value) => change(value),
-            (Range::Configs(_), Value::Array(entries)) => {
+            (Range::Configs, Value::Array(entries)) => {
                 entries.iter_mut().filter_map(|entry| entry.get_mut("config")).try_for_each(change)
             }
             _ => Ok(()),

@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 import wave
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,23 @@ SPLITS = {"test": (300, 5), "val": (150, 5), "train": (2400, 4), "hard": (1002, 
 FAMILY = 3
 # Seconds between two lines of progress where the output is not a terminal.
 LINE_EVERY = 10.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the scenes of a split are made up, spoken of and drawn."""
+
+    family: Callable
+    say: Callable
+    draw: Callable
+
+
+TWO_THINGS = Kind(random_family, caption, lambda scene, rng: draw(scene, rng)[0])
+CROWDS = Kind(crowd.random_family, crowd.caption, crowd.draw)
+
+
+def kind(split: str) -> Kind:
+    return CROWDS if split == "hard" else TWO_THINGS
 
 
 @dataclass(frozen=True)
@@ -55,7 +73,7 @@ def plan(seed: int) -> list[Picture]:
     for split, (images, _) in SPLITS.items():
         rng = random.Random(f"{seed} {split}")
         for number in range(images // FAMILY):
-            scenes, details = (crowd.random_family if split == "hard" else random_family)(rng, taken)
+            scenes, details = kind(split).family(rng, taken)
             family = f"{split}-{number:04d}"
             pictures += [
                 Picture(split, family, f"{family}-{member}", scene, frozenset(details)) for member, scene in zip("abc", scenes)
@@ -68,8 +86,7 @@ def captions(picture: Picture, seed: int) -> list[tuple[str, str]]:
     rng = random.Random(f"{seed} {picture.name} captions")
     said: list[tuple[str, str]] = []
     while len(said) < SPLITS[picture.split][1]:
-        say = crowd.caption if picture.split == "hard" else caption
-        text = say(rng, picture.scene, set(picture.details))
+        text = kind(picture.split).say(rng, picture.scene, set(picture.details))
         unseen = picture.split == "test" and len(said) == SPLITS["test"][1] - 1
         speaker = rng.choice(sorted(UNSEEN_VOICES if unseen else TRAINING_VOICES))
         if text not in (other for other, _ in said):
@@ -105,7 +122,7 @@ def make(job: tuple[Picture, int, Path]) -> dict:
     line = {"image": image, "split": picture.split, "family": picture.family, "captions": []}
     if not (out / image).exists():
         rng = random.Random(f"{seed} {picture.name} drawing")
-        drawn = crowd.draw(picture.scene, rng) if picture.split == "hard" else draw(picture.scene, rng)[0]
+        drawn = kind(picture.split).draw(picture.scene, rng)
         write_whole(out / image, lambda path: drawn.save(path, "PNG"))
     for index, (text, speaker) in enumerate(captions(picture, seed)):
         audio = f"audio/{picture.name}_{index}.wav"

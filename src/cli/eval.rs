@@ -186,11 +186,13 @@ impl<'a> Beyond<'a> {
         let mut rows = Vec::new();
         if let (Some(fusion), [_, ..]) = (self.model.fusion(), self.args.rerank.as_slice()) {
             let chosen_on = self.args.mix.is_none().then(|| self.embed(dev)).transpose()?;
+            let chosen_on = chosen_on
+                .map(|(set, embeddings)| Ok::<_, Error>((set.rank_each(&embeddings)?.1, set, embeddings)))
+                .transpose()?;
             for k in self.args.rerank.iter().map(|k| *k as usize) {
                 let mix = match (&chosen_on, self.args.mix) {
-                    (Some((set, embeddings)), _) => {
-                        let ranks = set.rank_each(embeddings)?.1;
-                        Reranking::new(set, embeddings, &ranks, fusion, k)?.best_mix()
+                    (Some((ranks, set, embeddings)), _) => {
+                        Reranking::new(set, embeddings, ranks, fusion, k)?.best_mix()
                     }
                     (None, mix) => mix.unwrap_or_default(),
                 };

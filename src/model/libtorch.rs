@@ -115,9 +115,15 @@ pub struct AdamUpdate {
 impl AdamUpdate {
     /// Makes the update in one pass; all four f32 `[P]`. What is left in `gradient` is not defined.
     ///
-    /// # Panics
-    /// As tch's operations do, when libtorch cannot.
-    pub fn make(self, values: &mut Tensor, gradient: &mut Tensor, exp_avg: &mut Tensor, exp_avg_sq: &mut Tensor) {
+    /// # Errors
+    /// When libtorch cannot; part of the values may have changed then.
+    pub fn make(
+        self,
+        values: &mut Tensor,
+        gradient: &mut Tensor,
+        exp_avg: &mut Tensor,
+        exp_avg_sq: &mut Tensor,
+    ) -> Result<(), LibtorchError> {
         let Self { step, lr, betas: [beta1, beta2], weight_decay, eps, scale } = self;
         let [values, gradient, exp_avg, exp_avg_sq] =
             [values, gradient, exp_avg, exp_avg_sq].map(|tensor| tensor.as_mut_ptr().cast());
@@ -140,9 +146,7 @@ impl AdamUpdate {
             cmd_free(why);
             text
         };
-        if let Some(why) = failed {
-            panic!("{why}");
-        }
+        failed.map_or(Ok(()), |why| Err(LibtorchError::new(&why)))
     }
 }
 

@@ -164,9 +164,11 @@ impl Vary {
                 if self.key.is_some() { vec![value.clone()] } else { value.as_array().cloned().unwrap_or_default() };
             let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let shown = || {
-                let each = keys.iter().zip(&values).map(|(key, value)| match says_key || keys.len() > 1 {
-                    true => format!("{}={}", key.rsplit('.').next().unwrap_or(key), plain(value)),
-                    false => format!("{key}={}", plain(value)),
+                // One key alone stands with its section.
+                let is_alone = !says_key && keys.len() == 1;
+                let each = keys.iter().zip(&values).map(|(key, value)| {
+                    let short = key.rsplit('.').next().filter(|_| !is_alone).unwrap_or(key);
+                    format!("{short}={}", plain(value))
                 });
                 each.collect::<Vec<_>>().join(" ")
             };

@@ -7,8 +7,10 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::{Row, Summary};
 
 const WIDTH: u32 = 760;
-/// Of a picture with an axis, and of a row of one with names.
-const HEIGHTS: (u32, u32) = (420, 26);
+/// Of a picture over values.
+const HEIGHT: u32 = 420;
+/// Of a setting in one by names.
+const LINE: u32 = 26;
 const NAMES: u32 = 230;
 const LONGEST_NAME: usize = 34;
 const COLOUR: RGBColor = RGBColor(31, 95, 160);
@@ -35,7 +37,7 @@ impl Point<'_> {
 /// # Errors
 /// When nothing is finished, or the picture cannot be drawn.
 pub fn plot(summary: &Summary, title: &str) -> std::result::Result<String, String> {
-    let points: Vec<Point> = summary
+    let mut points: Vec<Point> = summary
         .settings
         .iter()
         .filter_map(|row| {
@@ -45,17 +47,16 @@ pub fn plot(summary: &Summary, title: &str) -> std::result::Result<String, Strin
     if points.is_empty() {
         return Err("no run is finished".to_owned());
     }
-    let mut points = points;
     points.sort_by(|a, b| a.row.number.partial_cmp(&b.row.number).unwrap_or(std::cmp::Ordering::Equal));
     let places: Option<Vec<f64>> = points.iter().map(|point| point.row.number).collect();
     let mut svg = String::new();
     let drawn = match places.filter(|places| places.len() > 1) {
         Some(places) => {
-            let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHTS.0)).into_drawing_area();
+            let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
             over_values(&area, &points, &places, title)
         }
         None => {
-            let height = 90 + HEIGHTS.1 * points.len() as u32;
+            let height = 90 + LINE * points.len() as u32;
             let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
             by_name(&area, &points, title)
         }

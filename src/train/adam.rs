@@ -4,7 +4,7 @@
 use tch::Tensor;
 
 use crate::checkpoint::Moments;
-use crate::model::AdamUpdate;
+use crate::model::{AdamUpdate, LibtorchError};
 
 /// Constants of Adam.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,12 +39,21 @@ impl Adam {
     }
 
     /// One update of `flat` `[P]` with `scale` · `gradient` `[P]`, in which nothing of use is left.
-    pub fn update(&mut self, flat: &mut Tensor, gradient: &mut Tensor, scale: f64, lr: f64) {
+    ///
+    /// # Errors
+    /// When libtorch cannot.
+    pub fn update(
+        &mut self,
+        flat: &mut Tensor,
+        gradient: &mut Tensor,
+        scale: f64,
+        lr: f64,
+    ) -> Result<(), LibtorchError> {
         let AdamSettings { weight_decay, betas, eps } = self.settings;
         let Moments { step, exp_avg, exp_avg_sq } = &mut self.moments;
         *step += 1;
         let update = AdamUpdate { step: *step as u64, lr, betas, weight_decay, eps, scale };
-        update.make(flat, gradient, exp_avg, exp_avg_sq);
+        update.make(flat, gradient, exp_avg, exp_avg_sq)
     }
 
     /// What it carries from update to update.

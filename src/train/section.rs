@@ -152,8 +152,9 @@ section! {
         Fixed, Range::Any => init_fusion: InitFusion = InitFusion::Taken;
         /// Images of the training split that are used, drawn by the seed, with all their captions; 0: all.
         Fixed, at_least(0) => images: i64 = 0;
-        /// Configurations whose data sets are trained on too, by their training splits: an epoch holds each `weight` times (by default once).
-        Here, Range::Configs("[{ config = \"spokencoco.toml\", weight = 0.5 }]") => mix: Vec<MixedData> = Vec::new();
+        /// Configurations whose data sets are trained on too, by their training splits: an epoch holds each `weight` times (by default once);
+        /// for instance [{ config = "spokencoco.toml", weight = 0.5 }].
+        Here, Range::Configs => mix: Vec<MixedData> = Vec::new();
         /// Largest norm of the gradient; 0: no limit.
         Fixed, Range::NotNegative => grad_clip: f64 = 4.0;
         /// Steps between checkpoints.

@@ -232,8 +232,8 @@ impl<'a> Session<'a> {
         let step = self.state.step;
         let lr = self.recipe.schedule().at(step as i64);
         self.crew.world.settle()?;
-        let figures = Figures::read(gradient, &self.model, lr);
-        let figures = figures.map_err(|error| TrainError::Libtorch { step: step + 1, error })?;
+        let failed = |error| TrainError::Libtorch { step: step + 1, error };
+        let figures = Figures::read(gradient, &self.model, lr).map_err(failed)?;
         let broken = finite::check(figures.loss, figures.grad_norm);
         if let Some(what) = broken {
             self.pass_over(what, ready, gradient)?;
@@ -243,7 +243,7 @@ impl<'a> Session<'a> {
             self.is_whole = false;
             let (mut values, mut flat) =
                 (self.model.parameters().flat().shallow_clone(), gradient.flat.shallow_clone());
-            self.adam.update(&mut values, &mut flat, scale, lr);
+            self.adam.update(&mut values, &mut flat, scale, lr).map_err(failed)?;
             self.model.clamp_temperature();
             self.is_whole = true;
         }

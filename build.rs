@@ -5,6 +5,7 @@ use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    name_version();
     // Set by torch-sys (`links = "tch"`): the folder of libtorch's shared libraries.
     let Ok(libraries) = std::env::var("DEP_TCH_LIBTORCH_LIB") else {
         println!("cargo:warning=torch-sys did not say where libtorch is; the program may need LD_LIBRARY_PATH");
@@ -22,6 +23,24 @@ fn main() {
         println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
         println!("cargo:rustc-link-arg=-ltorch_cuda");
         println!("cargo:rustc-link-arg=-Wl,--as-needed");
+    }
+}
+
+/// `CMD_VERSION`: the package's, and where there is a git repository, the commit that was checked out.
+fn name_version() {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let package = env!("CARGO_PKG_VERSION");
+    // A package unpacked inside another repository is none of that's commits.
+    let is_own = git(&["rev-parse", "--show-prefix"]).is_some_and(|prefix| prefix.is_empty());
+    let revision = is_own.then(|| git(&["rev-parse", "--short=10", "HEAD"])).flatten();
+    let version = revision.map_or(package.to_owned(), |revision| format!("{package} (git {revision})"));
+    println!("cargo:rustc-env=CMD_VERSION={version}");
+    // Written anew by every commit and checkout.
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| is_own && Path::new(log).exists()) {
+        println!("cargo:rerun-if-changed={log}");
     }
 }
 

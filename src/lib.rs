@@ -21,4 +21,7 @@ pub mod sweep;
 pub mod telemetry;
 pub mod train;
 
+/// Version of the package and, where it was built in a git repository, the commit that was checked out.
+pub const VERSION: &str = env!("CMD_VERSION");
+
 pub use keys::{Key, Range, Resume, at_least, between};

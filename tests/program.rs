@@ -31,6 +31,34 @@ fn tensors(path: &std::path::Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
+fn a_run_says_what_made_it_and_each_key_where_it_comes_from() {
+    let workspace = Workspace::new(4);
+    std::fs::write(workspace.path("own.toml"), "extends = 'tiny.toml'\n[train]\nsteps = 4\n").expect("written");
+    let own = ["--config", "own.toml", "--set", "cmd.temperature=own", "--set", "train.seed=3"];
+    let printed = workspace.ok(&[&["train", "--print-config"], &own[..]].concat());
+    for line in ["steps = 4 # own.toml", "batch_size = 6 # tiny.toml", "seed = 3 # --set", "grad_clip = 4.0"] {
+        assert!(printed.lines().any(|printed| printed == line), "{line} in {printed}");
+    }
+    workspace.ok(&[&["train", "--name", "a"], &own[..]].concat());
+    workspace.ok(&["train", "--resume", "runs/a", "--set", "train.steps=6"]);
+    let config = std::fs::read_to_string(workspace.path("runs/a/config.toml")).expect("a configuration");
+    let said: Vec<&str> = config.lines().take_while(|line| line.starts_with('#')).collect();
+    assert_eq!(said.len(), 4, "{config}");
+    let (started, went_on) = (said[0], said[2]);
+    assert!(started.starts_with("# Started 2") && started.ends_with(", Cpu, seed 3"), "{started}");
+    assert!(started.contains(&format!(": cmd {}, libtorch 2.", cmd::VERSION)), "{started}");
+    assert!(
+        said[1].ends_with("cmd train --name a --config own.toml --set cmd.temperature=own --set train.seed=3"),
+        "{}",
+        said[1]
+    );
+    assert!(went_on.starts_with("# Went on 2") && said[3].contains("--resume runs/a"), "{config}");
+    // L_cmd's own temperature is seen to learn.
+    let taus: Vec<f64> = workspace.metrics("a").iter().filter_map(|line| line["cmd_temperature"].as_f64()).collect();
+    assert!(taus.len() == 6 && taus[0] != taus[5], "{taus:?}");
+}
+
+#[test]
 fn trains_evaluates_and_leaves_a_run_behind() {
     let workspace = Workspace::new(8);
     workspace.ok(&["train", "--config", "tiny.toml", "--name", "a"]);

@@ -102,7 +102,8 @@ fn candidates_are_put_in_order_by_both_scores() {
         };
         let (towers, pairs) = (each(&tower), each(&pair));
         for (k, mix) in [(1, 0.7), (3, 0.4), (5, 1.0), (100, 0.25)] {
-            let found = Reranking::new(set, embeddings, ranks, fusion, k).expect("re-ranked").ranks(mix);
+            let each = Reranking::each(set, embeddings, ranks, fusion, &[2, k]).expect("re-ranked");
+            let found = each[1].ranks(mix);
             let mixed = |u: usize, i: usize| (1.0 - mix) * towers[u][i] + mix * pairs[u][i];
             let speech = (0..utterances).map(|u| {
                 let mixed: Vec<f64> = (0..IMAGES).map(|i| mixed(u, i)).collect();
@@ -115,8 +116,8 @@ fn candidates_are_put_in_order_by_both_scores() {
             });
             assert_eq!(found, Ranks { speech: speech.collect(), images: images.collect() }, "{k} {mix}");
         }
-        let plain = Reranking::new(set, embeddings, ranks, fusion, 4).expect("re-ranked").ranks(0.0);
-        assert_eq!(plain, *ranks);
+        let plain = Reranking::each(set, embeddings, ranks, fusion, &[4]).expect("re-ranked");
+        assert_eq!(plain[0].ranks(0.0), *ranks);
     });
 }
 

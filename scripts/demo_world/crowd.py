@@ -116,9 +116,10 @@ def caption(rng: random.Random, crowd: Crowd, details: set[str]) -> str:
     return " ".join(rng.choice(TEMPLATES).format(things=text, background=where).split())
 
 
-def draw(crowd: Crowd, rng: random.Random) -> Image.Image:
-    """The picture [CANVAS, CANVAS]."""
+def draw(crowd: Crowd, rng: random.Random) -> tuple[Image.Image, list[tuple[Thing, Image.Image, tuple[int, int, int]]]]:
+    """The picture [CANVAS, CANVAS] and each thing with its mask and place, as `scene.draw`."""
     image = background(crowd.background, rng)
+    drawn = []
     for thing, (column, row) in zip(crowd.things, crowd.cells):
         side = round(SCALE * SIZES[thing.size] * rng.uniform(0.94, 1.06))
         cut = sprite(thing.noun, thing.colour).resize((side, side), Image.Resampling.LANCZOS)
@@ -126,6 +127,8 @@ def draw(crowd: Crowd, rng: random.Random) -> Image.Image:
         left = column * CELL + (CELL - side) // 2 + rng.randint(-slack, slack)
         top = row * CELL + (CELL - side) // 2 + rng.randint(-slack, slack)
         keep = CANVAS - side
-        image.paste(cut, (min(max(left, 0), keep), min(max(top, 0), keep)), cut)
+        place = min(max(left, 0), keep), min(max(top, 0), keep)
+        image.paste(cut, place, cut)
+        drawn.append((thing, cut.getchannel("A"), (*place, side)))
     light = rng.uniform(0.9, 1.1)
-    return image.point(lambda value: min(255, round(value * light)))
+    return image.point(lambda value: min(255, round(value * light))), drawn

@@ -46,7 +46,7 @@ class Kind:
     draw: Callable
 
 
-TWO_THINGS = Kind(random_family, caption, lambda scene, rng: draw(scene, rng)[0])
+TWO_THINGS = Kind(random_family, caption, draw)
 CROWDS = Kind(crowd.random_family, crowd.caption, crowd.draw)
 
 
@@ -122,7 +122,7 @@ def make(job: tuple[Picture, int, Path]) -> dict:
     line = {"image": image, "split": picture.split, "family": picture.family, "captions": []}
     if not (out / image).exists():
         rng = random.Random(f"{seed} {picture.name} drawing")
-        drawn = kind(picture.split).draw(picture.scene, rng)
+        drawn, _ = kind(picture.split).draw(picture.scene, rng)
         write_whole(out / image, lambda path: drawn.save(path, "PNG"))
     for index, (text, speaker) in enumerate(captions(picture, seed)):
         audio = f"audio/{picture.name}_{index}.wav"

@@ -2,8 +2,9 @@
 size, side of the other thing, background), without which the patches would carry nothing for CMD, and of the whole scene.
 
     python scripts/demo_world/pretrain_image.py --out assets/demo/image_encoder.pt
+    python scripts/demo_world/pretrain_image.py --out data/unlabelled_cls.pt --no-scene-labels --f32
 
-Needs torch. The scenes are none of the demo's data set.
+The second line makes an encoder whose CLS token saw captions alone, as CLIP's did (docs/cmd_study.md). Needs torch. The scenes are none of the demo's data set.
 """
 
 from __future__ import annotations
@@ -104,8 +105,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1700)
     parser.add_argument("--batch", type=int, default=42, help="families of three scenes")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--no-scene-labels", action="store_true", help="labels teach the patches, the captions alone the CLS token")
+    parser.add_argument("--f32", action="store_true", help="in place of bfloat16, which few processors are fast at")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
+    scene_weight = 0 if args.no_scene_labels else 3
 
     rng = random.Random(f"image {args.seed}")
     taken = {picture.scene.key for picture in plan(seed=0)}
@@ -139,7 +143,7 @@ def main() -> None:
     for step in range(1, args.steps + 1):
         families = HELD_OUT // 3 + torch.randperm(FAMILIES - HELD_OUT // 3)[: args.batch]
         rows = (3 * families[:, None] + torch.arange(3)).flatten()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=not args.f32):
             cls, patches = (x.float() for x in image_encoder(pixels[rows]))
             said = text_encoder(words[rows, torch.randint(CAPTIONS, (len(rows),))]).float()
         logits = log_scale.exp().clamp(max=100) * F.normalize(cls, dim=-1) @ F.normalize(said, dim=-1).T
@@ -148,11 +152,11 @@ def main() -> None:
         of_patch = label_loss(patch_heads, patches, patch_targets[rows])
         of_scene = label_loss(scene_heads, cls, scene_targets[rows])
         optimizer.zero_grad()
-        (contrast + 3 * of_patch + 3 * of_scene).backward()
+        (contrast + 3 * of_patch + scene_weight * of_scene).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        if step % 50 == 0:
+        if step % 25 == 0:
             losses = f"contrast {contrast.item():.3f}, patches {of_patch.item():.3f}, scene {of_scene.item():.3f}"
             print(f"step {step}/{args.steps}, {losses}, {time.monotonic() - begun:.0f} s", flush=True)
         if step % 250 == 0 or step == args.steps:

@@ -185,21 +185,21 @@ impl<'a> Beyond<'a> {
     ) -> Result<Vec<SplitResult>, Error> {
         let mut rows = Vec::new();
         if let (Some(fusion), [_, ..]) = (self.model.fusion(), self.args.rerank.as_slice()) {
-            let chosen_on = self.args.mix.is_none().then(|| self.embed(dev)).transpose()?;
-            let chosen_on = chosen_on
-                .map(|(set, embeddings)| Ok::<_, Error>((set.rank_each(&embeddings)?.1, set, embeddings)))
-                .transpose()?;
-            for k in self.args.rerank.iter().map(|k| *k as usize) {
-                let mix = match (&chosen_on, self.args.mix) {
-                    (Some((ranks, set, embeddings)), _) => {
-                        Reranking::new(set, embeddings, ranks, fusion, k)?.best_mix()
-                    }
-                    (None, mix) => mix.unwrap_or_default(),
-                };
-                let reranking = Reranking::new(set, embeddings, ranks, fusion, k)?;
-                let mix_from = chosen_on.as_ref().map(|_| dev.to_owned());
-                let protocol =
-                    Protocol::Rerank { k, mix, mix_from, milliseconds: 1000.0 * reranking.seconds_per_query() };
+            let ks: Vec<usize> = self.args.rerank.iter().map(|k| *k as usize).collect();
+            let mixes: Vec<f64> = match self.args.mix {
+                Some(mix) => vec![mix; ks.len()],
+                None => {
+                    let (set, embeddings) = self.embed(dev)?;
+                    let ranks = set.rank_each(&embeddings)?.1;
+                    let each = Reranking::each(&set, &embeddings, &ranks, fusion, &ks)?;
+                    each.iter().map(Reranking::best_mix).collect()
+                }
+            };
+            let mix_from = self.args.mix.is_none().then(|| dev.to_owned());
+            let each = Reranking::each(set, embeddings, ranks, fusion, &ks)?;
+            for ((k, mix), reranking) in ks.into_iter().zip(mixes).zip(each) {
+                let milliseconds = 1000.0 * reranking.seconds_per_query();
+                let protocol = Protocol::Rerank { k, mix, mix_from: mix_from.clone(), milliseconds };
                 rows.push(result.by(protocol, &reranking.ranks(mix), &embeddings.owners)?);
             }
         }

@@ -6,6 +6,7 @@ mod device;
 pub mod error;
 mod eval;
 mod launching;
+mod origin;
 mod sweep;
 mod train;
 
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::VERSION;
 use crate::config::{Config, Needs};
 use crate::data::{Dataset, has_stuck_reader};
 use crate::distributed::Rank;
@@ -26,7 +28,7 @@ use error::Error;
 
 /// Speech-image retrieval with cross-modal denoising: trains and evaluates.
 #[derive(Debug, Parser)]
-#[command(name = "cmd", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "cmd", version = VERSION, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

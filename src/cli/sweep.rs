@@ -8,6 +8,7 @@ use tch::Device;
 
 use super::device::{Local, device};
 use super::error::Error;
+use super::origin::origin;
 use super::{load_dataset, print};
 use crate::checkpoint::write_whole;
 use crate::config::{Config, Needs, Override};
@@ -55,12 +56,15 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let settings = plan.settings();
     let name = args.plan.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let folder = args.output.join(format!("sweep-{name}"));
-    let jobs = jobs(args, &plan, &settings, &folder)?;
+    let mut jobs = jobs(args, &plan, &settings, &folder)?;
     if args.list {
         return list(&jobs, &plan.splits);
     }
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
     let device = device(&args.device, Local::ALONE)?;
+    for (job, _) in &mut jobs {
+        job.config.insert_str(0, &origin(None, device, 1, job.seed));
+    }
     let world = World::alone();
     let crew = Crew { world: &world, signals: &signals };
     let outcomes = Outcomes { jobs: &jobs, splits: &plan.splits, found: Vec::new() }.complete(device, crew)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::device::{Local, device};
 use super::error::Error;
 use super::launching::LaunchArgs;
+use super::origin::origin;
 use super::{load_dataset, print};
 use crate::Resume;
 use crate::checkpoint::{CheckpointError, RunDir, RunLock};
@@ -47,7 +48,7 @@ pub(super) struct Args {
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Prints the effective configuration with defaults and comments, and stops.
+    /// Prints the effective configuration with defaults, comments and where each other value comes from, and stops.
     #[arg(long)]
     print_config: bool,
     /// Checks everything that the run needs, makes one update and a small evaluation, and writes nothing.
@@ -93,7 +94,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         (None, None) => None,
     };
     if args.print_config {
-        return config.filter(|_| sees_run).map_or(Ok(()), |config| print(&config.to_commented_toml()));
+        return if sees_run { args.print_config(&target, &overrides) } else { Ok(()) };
     }
 
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
@@ -149,14 +150,17 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         // Only the first process writes the run.
         return Ok(session.train()?);
     }
+    let text =
+        |before: Option<&str>| origin(before, device, world.size(), config.train.seed) + &config.to_commented_toml();
     let (run, _lock) = match (target, lock) {
         (Target::Known(run), Some(lock)) => {
-            run.write_config(&config.to_commented_toml())?;
+            let before = std::fs::read_to_string(run.config()).ok();
+            run.write_config(&text(before.as_deref()))?;
             (run, lock)
         }
         _ => {
             let stem = args.config.as_deref().and_then(Path::file_stem).unwrap_or_default().to_string_lossy();
-            let run = RunDir::create(&args.output, args.name.as_deref(), &stem, &config.to_commented_toml())?;
+            let run = RunDir::create(&args.output, args.name.as_deref(), &stem, &text(None))?;
             let lock = RunLock::take(run.path())?;
             (run, lock)
         }
@@ -225,6 +229,16 @@ fn find(args: &Args, overrides: &[Override]) -> Result<(Target, Option<Config>),
 }
 
 impl Args {
+    /// The configuration with where each value comes from.
+    fn print_config(&self, target: &Target, overrides: &[Override]) -> Result<(), Error> {
+        let file = match (target, &self.config) {
+            (Target::Known(run), None) => run.config(),
+            (_, file) => file.clone().unwrap_or_default(),
+        };
+        let (config, sources) = Config::load_with_sources(&file, overrides, Needs::Encoders)?;
+        print(&config.to_toml_with(&sources))
+    }
+
     /// The key that --init-from stands for. A run that is there has it in its configuration: what `named` means may have changed since.
     fn initial_weights(&self, named: &Path) -> Result<Option<Override>, Error> {
         let known = self.name.as_ref().filter(|_| self.resume_or_start).map(|name| self.output.join(name));

@@ -1,12 +1,12 @@
 //! From a file and overrides to a checked [`Config`].
 
-use std::path::{Component, Path, PathBuf};
-use std::str::FromStr;
+use std::path::{Path, PathBuf};
 
-use toml::{Table, Value};
+use toml::Value;
 
+use super::layers::Layers;
 use super::print::lookup;
-use super::{Config, SECTIONS, keys};
+use super::{Config, Override, Sources, keys};
 use crate::data::DataKind;
 
 /// The configuration cannot be used.
@@ -64,77 +64,13 @@ pub enum Needs {
     Encoders,
 }
 
-/// `section.key=value` from the command line. The value is TOML, or else a string; a relative path starts from the current
-/// folder.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Override {
-    key: String,
-    value: Value,
-}
-
-impl FromStr for Override {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let (key, value) = text.split_once('=').ok_or_else(|| ConfigError::Override(text.to_owned()))?;
-        let (key, value) = (key.trim(), value.trim());
-        let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
-        let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
-        Self::new(key, value, &format!("--set {text}"), Path::new("."))
-    }
-}
-
-impl Override {
-    /// `value` for `key`, as `place` says; relative paths start from `folder`.
-    ///
-    /// # Errors
-    /// When there is no such key.
-    pub fn new(key: &str, mut value: Value, place: &str, folder: &Path) -> Result<Self, ConfigError> {
-        let Some((key, known)) = keys().find(|(name, _)| *name == key) else {
-            return Err(unknown(place.to_owned(), key.to_owned()));
-        };
-        match known.for_each_path(&mut value, |path| absolute(path, folder)) {
-            Ok(()) => Ok(Self { key, value }),
-            Err(why) => Err(ConfigError::Value { place: place.to_owned(), key, why }),
-        }
-    }
-
-    /// The path `value` for `key`.
-    ///
-    /// # Errors
-    /// When there is no such key, or the path is no valid Unicode.
-    pub fn path(key: &str, value: &Path) -> Result<Self, ConfigError> {
-        let place = "the command line";
-        let text = value.to_str().ok_or_else(|| ConfigError::Value {
-            place: place.to_owned(),
-            key: key.to_owned(),
-            why: format!("{} is not valid Unicode; move it", value.display()),
-        })?;
-        Self::new(key, Value::String(text.to_owned()), place, Path::new("."))
-    }
-
-    /// The number, not below 0, that `key` is overridden with, if it is.
-    #[must_use]
-    pub fn whole(&self, key: &str) -> Option<i64> {
-        self.value.as_integer().filter(|number| self.key == key && *number >= 0)
-    }
-
-    /// The key that is overridden.
-    #[must_use]
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-}
-
 impl Config {
-    /// Reads `path`, applies `overrides` in their order and checks the result.
+    /// Reads `path` and what that extends, applies `overrides` in their order and checks the result.
     ///
     /// # Errors
     /// When the file cannot be read or is not TOML, for an unknown key, a wrong type, or a value out of range.
     pub fn load(path: &Path, overrides: &[Override], needs: Needs) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        Self::from_text(&text, path, overrides, needs)
+        Self::load_with_sources(path, overrides, needs).map(|(config, _)| config)
     }
 
     /// As [`Self::load`], for the text of the file `path`.
@@ -142,36 +78,40 @@ impl Config {
     /// # Errors
     /// As there.
     pub fn from_text(text: &str, path: &Path, overrides: &[Override], needs: Needs) -> Result<Self, ConfigError> {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::NotToml {
-            path: path.to_owned(),
-            line: error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
-            why: error.message().replace('\n', ", "),
-        })?;
-        let place = path.display().to_string();
-        check_keys(&table, "", &place)?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        for (name, key) in keys() {
-            if let Some(value) = lookup_mut(&mut table, &name) {
-                key.for_each_path(value, |path| absolute(path, folder)).map_err(|why| ConfigError::Value {
-                    place: place.clone(),
-                    key: name,
-                    why,
-                })?;
-            }
-        }
-        for change in overrides {
-            insert(&mut table, &change.key, change.value.clone());
-        }
+        Self::from_layers(Layers::read(text, path)?, path, overrides, needs).map(|(config, _)| config)
+    }
+
+    /// As [`Self::load`], with where each value comes from.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_with_sources(
+        path: &Path,
+        overrides: &[Override],
+        needs: Needs,
+    ) -> Result<(Self, Sources), ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::from_layers(Layers::read(&text, path)?, path, overrides, needs)
+    }
+
+    fn from_layers(
+        mut layers: Layers,
+        path: &Path,
+        overrides: &[Override],
+        needs: Needs,
+    ) -> Result<(Self, Sources), ConfigError> {
+        overrides.iter().for_each(|change| layers.change(change));
+        let (table, sources) = layers.into_parts();
         let refused = |key: String, why: String| {
-            let is_set = overrides.iter().any(|change| change.key == key);
-            ConfigError::Value { place: if is_set { "--set".to_owned() } else { place.clone() }, key, why }
+            let place = sources.of(&key).map_or_else(|| path.display().to_string(), str::to_owned);
+            ConfigError::Value { place, key, why }
         };
         let config: Self = serde_path_to_error::deserialize(Value::Table(table))
             .map_err(|error| refused(error.path().to_string(), error.inner().message().replace('\n', ", ")))?;
         config.check().map_err(|(key, why)| refused(key, why))?;
         config.check_required(needs).map_err(|(key, why)| refused(key.to_owned(), why))?;
-        Ok(config)
+        Ok((config, sources))
     }
 
     /// Ranges of the values: the key and what is wrong with it.
@@ -212,86 +152,6 @@ fn required(key: &'static str, path: Option<&PathBuf>, what: &str) -> Result<(),
     } else {
         Err((key, format!("is required: {what} (in the file or with --set {key}=...)")))
     }
-}
-
-/// Every leaf of `table` must be a known key.
-fn check_keys(table: &Table, section: &str, place: &str) -> Result<(), ConfigError> {
-    for (name, value) in table {
-        let key = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
-        let is_section = SECTIONS.iter().any(|(known, _)| *known == key || known.starts_with(&format!("{key}.")));
-        match value {
-            Value::Table(inner) if is_section => check_keys(inner, &key, place)?,
-            _ if is_section => {
-                let why = "is a section, so its keys go below it".to_owned();
-                return Err(ConfigError::Value { place: place.to_owned(), key, why });
-            }
-            _ if keys().any(|(known, _)| known == key) => {}
-            _ => return Err(unknown(place.to_owned(), key)),
-        }
-    }
-    Ok(())
-}
-
-fn unknown(place: String, key: String) -> ConfigError {
-    // A section that stands alone is compared with sections.
-    let sections = SECTIONS.iter().map(|(section, _)| (*section).to_owned());
-    let candidates = keys().map(|(name, _)| name).chain(sections);
-    let nearest = candidates
-        .map(|known| (strsim::damerau_levenshtein(&known, &key), known))
-        .min()
-        .filter(|(distance, _)| *distance <= key.len().div_ceil(2))
-        .map(|(_, known)| known);
-    ConfigError::UnknownKey { place, key, nearest }
-}
-
-fn lookup_mut<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Value> {
-    lookup(table, key)?;
-    let mut parts = key.split('.');
-    let first = table.get_mut(parts.next()?)?;
-    parts.try_fold(first, |value, part| value.get_mut(part))
-}
-
-fn insert(table: &mut Table, key: &str, value: Value) {
-    match key.split_once('.') {
-        None => {
-            table.insert(key.to_owned(), value);
-        }
-        Some((section, rest)) => {
-            let inner = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
-            if let Value::Table(inner) = inner {
-                insert(inner, rest, value);
-            }
-        }
-    }
-}
-
-/// Makes a relative path start from `folder`.
-fn absolute(value: &mut Value, folder: &Path) -> Result<(), String> {
-    if let Value::String(path) = value
-        && let Ok(full) = std::path::absolute(folder.join(&*path))
-    {
-        let full = without_dots(full);
-        let text = full.to_str().ok_or_else(|| {
-            format!("leads to {}, whose name is not valid Unicode; move it, or name an absolute path", full.display())
-        })?;
-        text.clone_into(path);
-    }
-    Ok(())
-}
-
-/// `path` without `..`, unless a link on the way makes that another file.
-fn without_dots(path: PathBuf) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                plain.pop();
-            }
-            part => plain.push(part),
-        }
-    }
-    let is_same = path.canonicalize().ok() == plain.canonicalize().ok();
-    if is_same { plain } else { path }
 }
 
 #[cfg(test)]

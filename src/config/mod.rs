@@ -1,13 +1,17 @@
 //! The configuration of a run: the sections of all areas composed, loaded from TOML with overrides, and printed. What a key is, its
 //! default and its range stand with its section, in the area that it belongs to.
 
+mod change;
+mod layers;
 mod load;
 mod print;
 mod resume;
 
 use serde::{Deserialize, Serialize};
 
-pub use load::{ConfigError, Needs, Override};
+pub use change::Override;
+pub use layers::Sources;
+pub use load::{ConfigError, Needs};
 
 use crate::Key;
 use crate::data::{AudioConfig, DataConfig};

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use toml::Value;
 
-use super::{Config, SECTIONS};
+use super::{Config, SECTIONS, Sources};
 
 /// The value at a dotted key.
 pub(super) fn lookup<'a>(table: &'a toml::Table, key: &str) -> Option<&'a Value> {
@@ -23,6 +23,12 @@ impl Config {
     /// TOML with every key, its value and its description; reading it back gives the same configuration.
     #[must_use]
     pub fn to_commented_toml(&self) -> String {
+        self.to_toml_with(&Sources::default())
+    }
+
+    /// As [`Self::to_commented_toml`]; behind each value that is no default stands where it comes from.
+    #[must_use]
+    pub fn to_toml_with(&self, sources: &Sources) -> String {
         let values = self.table();
         let mut text = String::new();
         for (number, (section, keys)) in SECTIONS.into_iter().enumerate() {
@@ -30,8 +36,10 @@ impl Config {
             let _ = writeln!(text, "{gap}[{section}]");
             for key in keys {
                 let _ = writeln!(text, "#{}", key.about);
-                let _ = match (lookup(&values, &format!("{section}.{}", key.name)), key.example()) {
-                    (Some(value), _) => writeln!(text, "{} = {value}", key.name),
+                let name = format!("{section}.{}", key.name);
+                let source = sources.of(&name).map_or(String::new(), |place| format!(" # {}", place.escape_debug()));
+                let _ = match (lookup(&values, &name), key.example()) {
+                    (Some(value), _) => writeln!(text, "{} = {value}{source}", key.name),
                     (None, example) => writeln!(text, "# {} = {}", key.name, example.unwrap_or("...")),
                 };
             }

@@ -36,67 +36,37 @@ struct Query {
     wrong: Vec<[f32; 2]>,
 }
 
+/// The pairs of candidates for one K, and S·F of those that have come up.
+struct Pairs {
+    k: usize,
+    /// Of each query its first K, the best first.
+    of_speech: Vec<Vec<usize>>,
+    of_images: Vec<Vec<usize>>,
+    /// Of each image the utterances that it is scored with, in order, and S·F of each.
+    wanted: Vec<Vec<usize>>,
+    scored: Vec<Vec<f32>>,
+    seconds: f64,
+}
+
 impl Reranking {
-    /// Scores the first `k` of each query of `set`, whose embeddings and ranks are known.
+    /// Scores the first K of each query of `set`, whose embeddings and ranks are known, for each K of `ks`; the images are encoded once.
     ///
     /// # Errors
     /// When images cannot be encoded, libtorch fails, or a signal comes.
-    pub fn new(
+    pub fn each(
         set: &EvalSet,
         embeddings: &Embeddings,
         ranks: &Ranks,
         fusion: &FusionEncoder,
-        k: usize,
-    ) -> Result<Self, EvalError> {
-        let mut begun = Instant::now();
-        let mut seconds = 0.0;
-        let Embeddings { speech, images, owners, .. } = embeddings;
-        let of_speech = catch_libtorch(|| first(speech, images, k))?;
-        let of_images = catch_libtorch(|| first(images, speech, k))?;
-        // Of each image the utterances that it is scored with.
-        let mut wanted = of_images.clone();
-        for (utterance, found) in of_speech.iter().enumerate() {
-            found.iter().for_each(|image| wanted[*image].push(utterance));
-            wanted[owners[utterance]].push(utterance);
-        }
-        wanted.iter_mut().for_each(|utterances| {
-            utterances.sort_unstable();
-            utterances.dedup();
-        });
-        seconds += begun.elapsed().as_secs_f64();
-        let mut scored: Vec<Vec<f32>> = vec![Vec::new(); wanted.len()];
+        ks: &[usize],
+    ) -> Result<Vec<Self>, EvalError> {
+        let mut each: Vec<Pairs> = ks.iter().map(|k| Pairs::new(embeddings, *k)).collect::<Result<_, _>>()?;
         set.for_each_patches(|image, patches| {
-            if wanted[image].is_empty() {
-                return Ok(());
-            }
             // A device may still be at the image's features.
             catch_libtorch(|| patches.flatten(0, -1).get(0).double_value(&[]))?;
-            let begun = Instant::now();
-            scored[image] = catch_libtorch(|| {
-                let rows: Vec<i64> = wanted[image].iter().map(|row| *row as i64).collect();
-                let rows = speech.index_select(0, &Tensor::from_slice(&rows)).to_device(patches.device());
-                values(&tch::no_grad(|| fusion.scores(&rows, patches)))
-            })?;
-            seconds += begun.elapsed().as_secs_f64();
-            Ok(())
+            each.iter_mut().try_for_each(|pairs| pairs.score(image, patches, &embeddings.speech, fusion))
         })?;
-        begun = Instant::now();
-        let towers = Similarities::of_embeddings(speech, images, Device::Cpu);
-        let pair = |utterance: usize, image: usize| {
-            let place = wanted[image].binary_search(&utterance).ok()?;
-            Some([towers.score(utterance, image), *scored[image].get(place)?])
-        };
-        let speech = of_speech.into_iter().enumerate().map(|(utterance, found)| {
-            Query::new(ranks.speech[utterance], k, &found, &[owners[utterance]], |image| pair(utterance, image))
-        });
-        let speech = speech.collect();
-        let mut right: Vec<Vec<usize>> = vec![Vec::new(); wanted.len()];
-        owners.iter().enumerate().for_each(|(utterance, owner)| right[*owner].push(utterance));
-        let images = of_images.into_iter().enumerate().map(|(image, found)| {
-            Query::new(ranks.images[image], k, &found, &right[image], |utterance| pair(utterance, image))
-        });
-        let images = images.collect();
-        Ok(Self { speech, images, seconds: seconds + begun.elapsed().as_secs_f64() })
+        Ok(each.into_iter().map(|pairs| pairs.sorted(embeddings, ranks)).collect())
     }
 
     /// The ranks with λ = `mix`.
@@ -130,6 +100,68 @@ impl Reranking {
     pub fn seconds_per_query(&self) -> f64 {
         let queries = self.speech.iter().chain(&self.images).filter(|query| query.plain > 0).count();
         self.seconds / queries.max(1) as f64
+    }
+}
+
+impl Pairs {
+    fn new(embeddings: &Embeddings, k: usize) -> Result<Self, EvalError> {
+        let begun = Instant::now();
+        let Embeddings { speech, images, owners, .. } = embeddings;
+        let of_speech = catch_libtorch(|| first(speech, images, k))?;
+        let of_images = catch_libtorch(|| first(images, speech, k))?;
+        let mut wanted = of_images.clone();
+        for (utterance, found) in of_speech.iter().enumerate() {
+            found.iter().for_each(|image| wanted[*image].push(utterance));
+            wanted[owners[utterance]].push(utterance);
+        }
+        wanted.iter_mut().for_each(|utterances| {
+            utterances.sort_unstable();
+            utterances.dedup();
+        });
+        let scored = vec![Vec::new(); wanted.len()];
+        Ok(Self { k, of_speech, of_images, wanted, scored, seconds: begun.elapsed().as_secs_f64() })
+    }
+
+    /// `patches` [N, E] of `image`, `speech` [S, E] of all utterances.
+    fn score(
+        &mut self,
+        image: usize,
+        patches: &Tensor,
+        speech: &Tensor,
+        fusion: &FusionEncoder,
+    ) -> Result<(), EvalError> {
+        let begun = Instant::now();
+        let rows: Vec<i64> = self.wanted[image].iter().map(|row| *row as i64).collect();
+        if !rows.is_empty() {
+            self.scored[image] = catch_libtorch(|| {
+                let rows = speech.index_select(0, &Tensor::from_slice(&rows)).to_device(patches.device());
+                values(&tch::no_grad(|| fusion.scores(&rows, patches)))
+            })?;
+        }
+        self.seconds += begun.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    fn sorted(self, embeddings: &Embeddings, ranks: &Ranks) -> Reranking {
+        let begun = Instant::now();
+        let Self { k, of_speech, of_images, wanted, scored, seconds } = self;
+        let Embeddings { speech, images, owners, .. } = embeddings;
+        let towers = Similarities::of_embeddings(speech, images, Device::Cpu);
+        let pair = |utterance: usize, image: usize| {
+            let place = wanted[image].binary_search(&utterance).ok()?;
+            Some([towers.score(utterance, image), *scored[image].get(place)?])
+        };
+        let speech = of_speech.into_iter().enumerate().map(|(utterance, found)| {
+            Query::new(ranks.speech[utterance], k, &found, &[owners[utterance]], |image| pair(utterance, image))
+        });
+        let speech = speech.collect();
+        let mut right: Vec<Vec<usize>> = vec![Vec::new(); wanted.len()];
+        owners.iter().enumerate().for_each(|(utterance, owner)| right[*owner].push(utterance));
+        let images = of_images.into_iter().enumerate().map(|(image, found)| {
+            Query::new(ranks.images[image], k, &found, &right[image], |utterance| pair(utterance, image))
+        });
+        let images = images.collect();
+        Reranking { speech, images, seconds: seconds + begun.elapsed().as_secs_f64() }
     }
 }
 

@@ -242,7 +242,7 @@ impl CmdModel {
     }
 
     /// 1/tau of L_cmd.
-    fn cmd_inverse_tau(&self) -> Tensor {
+    pub fn cmd_inverse_tau(&self) -> Tensor {
         inverse(self.cmd_log_inv_tau.as_ref().unwrap_or(&self.log_inv_tau))
     }
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
+#include <torch/headeronly/version.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -46,6 +47,9 @@ char* cmd_adam(void* values, void* gradient, void* exp_avg, void* exp_avg_sq, in
     return strdup("Adam could not be updated");
   }
 }
+
+// The version that this was compiled against, for instance 2.13.0.
+const char* cmd_libtorch_version() noexcept { return TORCH_VERSION; }
 
 void cmd_free(char* text) noexcept { std::free(text); }
 

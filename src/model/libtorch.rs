@@ -68,7 +68,15 @@ unsafe extern "C" {
         eps: f64,
         scale: f64,
     ) -> *mut c_char;
+    fn cmd_libtorch_version() -> *const c_char;
     fn cmd_free(text: *mut c_char);
+}
+
+/// The version of libtorch, for instance 2.13.0.
+#[must_use]
+pub fn libtorch_version() -> String {
+    // SAFETY: it is a text of the program's own.
+    unsafe { CStr::from_ptr(cmd_libtorch_version()) }.to_string_lossy().into_owned()
 }
 
 /// The values of a tensor of whole numbers, on any device.

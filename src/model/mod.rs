@@ -23,10 +23,12 @@ mod noise;
 mod parameters;
 mod speech_head;
 
-pub use cmd_model::{CmdGradient, CmdModel, Embedded, Encoded, LossOptions, Losses, ModelConfig, Pairing, SpeechChunk};
+pub use cmd_model::{
+    CmdGradient, CmdModel, Denoising, Embedded, Encoded, LossOptions, Losses, ModelConfig, Pairing, SpeechChunk,
+};
 pub use contrastive::SameImage;
 pub use fusion::{FusionEncoder, QueryNorm};
-pub use libtorch::{AdamUpdate, LibtorchError, allow_tf32, catch_libtorch, numbers_of, pinned};
+pub use libtorch::{AdamUpdate, LibtorchError, allow_tf32, catch_libtorch, libtorch_version, numbers_of, pinned};
 pub use noise::{DonorPosition, PatchNoise};
 pub use parameters::{Initial, ParameterSpec, Parameters};
 pub use speech_head::{Dropout, DropoutMask, LayerSum, SpeechHead};

@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::step::Gradient;
-use crate::model::{CmdModel, LibtorchError};
+use crate::model::{CmdModel, Denoising, LibtorchError};
 
 /// Figures of a step.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +13,7 @@ pub(super) struct Figures {
     pub(super) loss_cmd: Option<f64>,
     pub(super) attention_entropy: Option<f64>,
     pub(super) temperature: f64,
+    pub(super) cmd_temperature: Option<f64>,
     pub(super) grad_norm: f64,
     pub(super) lr: f64,
 }
@@ -23,7 +24,8 @@ impl Figures {
         let losses = &gradient.losses;
         let mut parts =
             vec![losses.total.detach(), losses.sic.detach(), gradient.flat.norm(), model.inverse_tau().detach()];
-        parts.extend(losses.cmd.iter().flat_map(|cmd| [cmd.loss.detach(), cmd.attention_entropy()]));
+        let of_cmd = |cmd: &Denoising| [cmd.loss.detach(), cmd.attention_entropy(), model.cmd_inverse_tau().detach()];
+        parts.extend(losses.cmd.iter().flat_map(of_cmd));
         let values = Vec::<f64>::try_from(Tensor::stack(&parts, 0).to_device(Device::Cpu).to_kind(Kind::Double));
         let values = values.map_err(|error: tch::TchError| LibtorchError::new(&error.to_string()))?;
         Ok(Self {
@@ -33,6 +35,7 @@ impl Figures {
             temperature: 1.0 / values[3],
             loss_cmd: values.get(4).copied(),
             attention_entropy: values.get(5).copied(),
+            cmd_temperature: values.get(6).filter(|_| model.config().own_temperature).map(|inverse| 1.0 / inverse),
             lr,
         })
     }

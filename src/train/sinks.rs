@@ -19,6 +19,9 @@ pub struct TrainRecord {
     pub lr: f64,
     /// tau.
     pub temperature: f64,
+    /// tau of L_cmd, where it has one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cmd_temperature: Option<f64>,
     /// Norm of the gradient before it was clipped.
     pub grad_norm: f64,
     /// Mean entropy of the fusion encoder's attention relative to log N; null without denoising.

@@ -299,13 +299,15 @@ impl<'a> Session<'a> {
 
     fn log(&mut self, figures: Figures, window: &Window) -> Result<(), TrainError> {
         let seconds = window.start.elapsed().as_secs_f64();
-        let Figures { loss, loss_sic, loss_cmd, attention_entropy, temperature, grad_norm, lr } = figures;
+        let Figures { loss, loss_sic, loss_cmd, attention_entropy, temperature, cmd_temperature, grad_norm, lr } =
+            figures;
         let record = TrainRecord {
             loss,
             loss_sic,
             loss_cmd,
             lr,
             temperature,
+            cmd_temperature,
             grad_norm,
             attention_entropy,
             samples_per_second: window.samples as f64 / seconds,

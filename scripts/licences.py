@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks that every crate the program is built from has a licence that allows its use here; prints them by licence.
 
-    .venv/bin/python scripts/licences.py        (after scripts/setup --exporters)
+    .venv-export/bin/python scripts/licences.py        (after scripts/setup --exporters)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 try:
     from license_expression import ExpressionError, LicenseExpression, Licensing
 except ImportError:
-    sys.exit("scripts/licences.py: no license-expression: run scripts/setup --exporters, then this with .venv/bin/python")
+    sys.exit("scripts/licences.py: no license-expression: run scripts/setup --exporters, then this with .venv-export/bin/python")
 
 SPDX = Licensing()
 ALLOWED = {

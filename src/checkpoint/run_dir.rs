@@ -1,7 +1,7 @@
 //! The folder of a run, and which checkpoints stay in it.
 //!
 //! ```text
-//! runs/<name>/config.toml, metrics.jsonl, lock, checkpoints/step-000500/, best, last
+//! runs/<name>/config.toml, metrics.jsonl, tensorboard/, lock, checkpoints/step-000500/, best, last
 //! runs/latest
 //! ```
 //!
@@ -163,6 +163,12 @@ impl RunDir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder of TensorBoard's event files.
+    #[must_use]
+    pub fn tensorboard(&self) -> PathBuf {
+        self.path.join("tensorboard")
     }
 
     /// The configuration.

@@ -1,6 +1,7 @@
 //! Retrieval: embeddings of a split, recalls in both directions, tables and pictures. The fusion encoder exists for re-ranking alone.
 
 mod embeddings;
+mod examples;
 mod picture;
 mod querybank;
 mod ranks;
@@ -8,6 +9,7 @@ mod recall;
 mod rerank;
 mod result;
 mod section;
+mod sheet;
 mod table;
 
 pub use embeddings::{Embeddings, EvalSet};
@@ -18,6 +20,7 @@ pub use recall::{Direction, Intervals, Mean, RecallError, Recalls};
 pub use rerank::Reranking;
 pub use result::{InFamily, Protocol, SplitResult};
 pub use section::EvalConfig;
+pub use sheet::RetrievalSheet;
 pub use table::table;
 
 use crate::data::DataError;

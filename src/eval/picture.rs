@@ -1,12 +1,12 @@
 //! A picture of what retrieval looks like: queries and what they found, right or wrong, as one SVG file.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use tch::Tensor;
 
+use super::examples::{Example, of_images, of_speech, said};
 use super::{Embeddings, SplitResult};
 use crate::data::{DataError, PictureForm, Split};
 
@@ -33,8 +33,8 @@ pub fn retrieval_picture(
 ) -> Result<String, DataError> {
     let form = PictureForm::new(THUMBNAIL, max_megapixels);
     let row_height = THUMBNAIL + 2 * GAP;
-    let speech_queries = spread(embeddings.utterances.len(), SPEECH_QUERIES);
-    let image_queries = spread(embeddings.gallery.len(), IMAGE_QUERIES);
+    let speech_queries = of_speech(embeddings, SPEECH_QUERIES, FOUND);
+    let image_queries = of_images(embeddings, IMAGE_QUERIES, FOUND);
     let width = LABEL + (FOUND as u32) * (THUMBNAIL + GAP) + GAP;
     let rows = (speech_queries.len() + image_queries.len()) as u32;
     let height = 2 * HEAD + rows * row_height + GAP;
@@ -45,11 +45,9 @@ pub fn retrieval_picture(
     let recalls = &result.recalls;
     heading(&mut svg, 0, &format!("Speech → image: R@1 {:.1} %", recalls.speech_to_image.r1));
     let mut top = HEAD;
-    for query in speech_queries {
-        let utterance = &split.utterances[embeddings.utterances[query]];
-        let said = utterance.text.as_deref().map_or_else(|| file_name(&utterance.audio), str::to_owned);
-        paragraph(&mut svg, GAP, top + GAP, &format!("“{said}”"), 34, "#111");
-        for (place, row) in best(&embeddings.images, &embeddings.speech.get(query as i64)).into_iter().enumerate() {
+    for Example { query, found } in speech_queries {
+        paragraph(&mut svg, GAP, top + GAP, &format!("“{}”", said(split, embeddings, query)), 34, "#111");
+        for (place, row) in found.into_iter().enumerate() {
             let left = LABEL + place as u32 * (THUMBNAIL + GAP);
             let colour = if row == embeddings.owners[query] { RIGHT } else { WRONG };
             thumbnail(&mut svg, (left, top + GAP), &split.images[embeddings.gallery[row]].path, form, colour)?;
@@ -58,12 +56,10 @@ pub fn retrieval_picture(
     }
     heading(&mut svg, top, &format!("Image → speech: R@1 {:.1} %", recalls.image_to_speech.r1));
     top += HEAD;
-    for query in image_queries {
+    for Example { query, found } in image_queries {
         thumbnail(&mut svg, (GAP, top + GAP), &split.images[embeddings.gallery[query]].path, form, "#888")?;
-        let found = best(&embeddings.speech, &embeddings.images.get(query as i64));
         for (place, row) in found.into_iter().enumerate() {
-            let utterance = &split.utterances[embeddings.utterances[row]];
-            let said = utterance.text.as_deref().map_or_else(|| file_name(&utterance.audio), str::to_owned);
+            let said = said(split, embeddings, row);
             let colour = if embeddings.owners[row] == query { RIGHT } else { WRONG };
             line(
                 &mut svg,
@@ -77,20 +73,6 @@ pub fn retrieval_picture(
     }
     svg.push_str("</svg>\n");
     Ok(svg)
-}
-
-/// `count` numbers below `total`, evenly spread.
-fn spread(total: usize, count: usize) -> Vec<usize> {
-    let count = count.min(total);
-    (0..count).map(|number| (2 * number + 1) * total / (2 * count)).collect()
-}
-
-/// Rows of `gallery` [I, E] that score highest with `query` `[E]`.
-fn best(gallery: &Tensor, query: &Tensor) -> Vec<usize> {
-    let scores = gallery.matmul(query);
-    let count = (FOUND as i64).min(scores.size()[0]);
-    let (_, rows) = scores.topk(count, 0, true, true);
-    (0..count).map(|place| rows.int64_value(&[place]) as usize).collect()
 }
 
 fn thumbnail(
@@ -140,10 +122,6 @@ fn paragraph(svg: &mut String, left: u32, top: u32, text: &str, columns: usize, 
     for (number, text) in lines.iter().enumerate() {
         line(svg, left, top + 20 + 20 * number as u32, text, colour);
     }
-}
-
-fn file_name(path: &Path) -> String {
-    PathBuf::from(path).file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned())
 }
 
 /// `text` as XML holds it; characters that XML 1.0 does not have stand as U+FFFD.

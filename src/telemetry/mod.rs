@@ -1,10 +1,13 @@
-//! What a person sees while the program works, log lines and progress, both on standard error; and what the machine has to work with.
+//! What a person sees while the program works, log lines and progress on standard error and TensorBoard's event files; and what the machine
+//! has to work with.
 
+mod event_file;
 mod log;
 mod machine;
 mod once;
 mod progress;
 
+pub use event_file::EventFile;
 pub use log::start_logging;
 pub use machine::{existing, free_disk, free_memory, give_back_memory, peak_memory};
 pub use once::warn_once;

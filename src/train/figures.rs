@@ -18,6 +18,16 @@ pub(super) struct Figures {
     pub(super) lr: f64,
 }
 
+impl std::fmt::Display for Figures {
+    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(out, "L {:.3}", self.loss)?;
+        if let (Some(cmd), Some(entropy)) = (self.loss_cmd, self.attention_entropy) {
+            write!(out, " (sic {:.3}, cmd {cmd:.3}), entropy {entropy:.2}", self.loss_sic)?;
+        }
+        write!(out, ", tau {:.4}", self.temperature)
+    }
+}
+
 impl Figures {
     /// Reads all of a step's at once; the device has to come that far.
     pub(super) fn read(gradient: &Gradient, model: &CmdModel, lr: f64) -> Result<Self, LibtorchError> {

@@ -12,6 +12,7 @@ mod section;
 mod session;
 mod sinks;
 pub mod step;
+mod tensorboard;
 mod updates;
 
 pub use adam::{Adam, AdamSettings};
@@ -25,6 +26,7 @@ pub use section::{
 };
 pub use session::Session;
 pub use sinks::{Sink, SinkError, TrainRecord};
+pub use tensorboard::TensorBoard;
 
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;

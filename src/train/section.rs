@@ -175,5 +175,7 @@ section! {
     pub struct LogConfig {
         /// Steps between lines of metrics.jsonl.
         Free, at_least(1) => every: i64 = 50;
+        /// Writes the same figures, and what each evaluation found, for TensorBoard into tensorboard/ of the run.
+        Free, Range::Any => tensorboard: bool = true;
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::agree::check_sources;
 use super::sinks::Sink;
-use super::{Adam, FusionStart, InitFusion, Metrics, Recipe, TrainError};
+use super::{Adam, FusionStart, InitFusion, Metrics, Recipe, TensorBoard, TrainError};
 use crate::checkpoint::{BestScore, CheckpointError, Fingerprint, RunDir, State};
 use crate::data::{Dataset, Split};
 use crate::distributed::Crew;
@@ -190,10 +190,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Checkpoints and `metrics.jsonl` go into `run` from now on.
+    /// Checkpoints, `metrics.jsonl` and `tensorboard/` go into `run` from now on.
     pub fn write_to(&mut self, run: RunDir) {
         self.check_disk(run.path());
         self.sinks.push(Box::new(Metrics::new(&run.metrics())));
+        if self.recipe.log.tensorboard {
+            self.sinks.push(Box::new(TensorBoard::new(&run.tensorboard(), &self.recipe)));
+        }
         self.run = Some(run);
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::eval::SplitResult;
+use crate::eval::{RetrievalSheet, SplitResult};
 
 /// Figures of one update, of the whole global batch.
 #[derive(Clone, Debug, Serialize)]
@@ -75,4 +75,17 @@ pub trait Sink {
     /// # Errors
     /// When they cannot be written.
     fn eval(&mut self, step: u64, result: &SplitResult) -> Result<(), SinkError>;
+
+    /// Whether it shows what an evaluation found.
+    fn wants_sheet(&self) -> bool {
+        false
+    }
+
+    /// Adds that.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn sheet(&mut self, _step: u64, _sheet: &RetrievalSheet) -> Result<(), SinkError> {
+        Ok(())
+    }
 }

@@ -11,7 +11,7 @@ use super::step::{Gradient, Step, gradient};
 use super::{Session, TrainError, finite};
 use crate::checkpoint::BestScore;
 use crate::data::{Batch, BatchPlan, Next, TrainingBatches};
-use crate::eval::EvalSet;
+use crate::eval::{EvalSet, RetrievalSheet};
 use crate::features::{FeatureSource, Use, to_device};
 use crate::model::{Dropout, DropoutMask, Encoded, PatchNoise, catch_libtorch};
 use crate::telemetry::{Progress, warn_once};
@@ -34,6 +34,14 @@ pub(super) struct Window {
 impl Window {
     pub(super) fn new() -> Self {
         Self { start: Instant::now(), samples: 0, waited: 0.0 }
+    }
+
+    /// What stands beside the progress of training.
+    fn shown(&self, figures: Option<&Figures>) -> String {
+        let seconds = self.start.elapsed().as_secs_f64().max(1e-9);
+        let (rate, waiting) = (self.samples as f64 / seconds, 100.0 * self.waited / seconds);
+        let losses = figures.map_or("passed over".to_owned(), Figures::to_string);
+        format!("{rate:.0} samples/s, {losses}, waiting {waiting:.0} %")
     }
 }
 
@@ -119,8 +127,7 @@ impl<'a> Session<'a> {
             let figures = self.update(&ready, &gradient)?;
             window.samples += self.recipe.train.batch_size as usize;
             self.state.evaluated = !evaluates;
-            let loss = figures.map_or(f64::NAN, |figures| figures.loss);
-            progress.advance(1, || format!("loss {loss:.3}"));
+            progress.advance(1, || window.shown(figures.as_ref()));
             if let Some(figures) = figures.filter(|_| is_due(self.recipe.log.every) || is_last) {
                 self.log(figures, &window)?;
                 window = Window::new();
@@ -339,6 +346,13 @@ impl<'a> Session<'a> {
         let (step, mean_r1) = (self.state.step, result.recalls.mean.r1);
         for sink in &mut self.sinks {
             sink.eval(step, &result)?;
+        }
+        if self.sinks.iter().any(|sink| sink.wants_sheet()) {
+            match RetrievalSheet::new(set.split(), &embeddings, self.recipe.features.data.max_megapixels) {
+                Ok(sheet) => self.sinks.iter_mut().try_for_each(|sink| sink.sheet(step, &sheet))?,
+                // A picture is worth no run.
+                Err(error) => warn_once(format!("no picture of what was found: {error}")),
+            }
         }
         let better = self.state.best.is_none_or(|best| mean_r1 > best.mean_r1);
         if better {

@@ -125,18 +125,23 @@ pub struct Picture {
 }
 
 impl Picture {
+    /// The picture, pixel by pixel.
+    #[must_use]
+    pub fn to_rgb(&self) -> RgbImage {
+        let area = (self.size * self.size) as usize;
+        RgbImage::from_fn(self.size, self.size, |x, y| {
+            let place = (y * self.size + x) as usize;
+            Rgb([0, 1, 2].map(|channel| self.planes[channel * area + place]))
+        })
+    }
+
     /// The picture as a PNG file.
     ///
     /// # Errors
     /// When it cannot be encoded.
     pub fn to_png(&self) -> Result<Vec<u8>, String> {
-        let area = (self.size * self.size) as usize;
-        let rgb = RgbImage::from_fn(self.size, self.size, |x, y| {
-            let place = (y * self.size + x) as usize;
-            Rgb([0, 1, 2].map(|channel| self.planes[channel * area + place]))
-        });
         let mut png = std::io::Cursor::new(Vec::new());
-        rgb.write_to(&mut png, image::ImageFormat::Png).map_err(|error| error.to_string())?;
+        self.to_rgb().write_to(&mut png, image::ImageFormat::Png).map_err(|error| error.to_string())?;
         Ok(png.into_inner())
     }
 }

@@ -7,7 +7,7 @@ use crate::config::ConfigError;
 use crate::data::DataError;
 use crate::distributed::DistributedError;
 use crate::encoders::EncoderError;
-use crate::eval::{EvalError, RecallError};
+use crate::eval::{EvalError, RecallError, VectorsError};
 use crate::features::FeatureError;
 use crate::signals::Interrupted;
 use crate::sweep::SweepError;
@@ -40,6 +40,9 @@ pub enum Error {
     /// An evaluation.
     #[error(transparent)]
     Eval(#[from] EvalError),
+    /// Embeddings in files.
+    #[error(transparent)]
+    Vectors(#[from] VectorsError),
     /// A sweep.
     #[error(transparent)]
     Sweep(#[from] SweepError),
@@ -71,7 +74,7 @@ impl Error {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Usage(_) => USAGE,
+            Self::Config(_) | Self::Usage(_) | Self::Vectors(_) => USAGE,
             Self::Data(error) => of_data(error),
             Self::Distributed(error) => of_distributed(error),
             Self::Encoder(error) => of_encoder(error),

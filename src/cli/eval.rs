@@ -4,17 +4,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
+use tch::Device;
 
 use super::device::{Local, device};
 use super::error::Error;
+use super::scoring::{Findings, Opponent, Ranking, ScoringArgs};
 use super::{load_dataset, print};
-use crate::checkpoint::{CheckpointError, RunDir};
+use crate::checkpoint::{Checkpoint, CheckpointError, RunDir};
 use crate::config::{Config, ConfigError, Needs, Override};
 use crate::data::{Dataset, Split};
 use crate::distributed::{Crew, World};
 use crate::encoders::{Cache, Encoders, EncodersConfig};
 use crate::eval::{
-    BETA, Embeddings, EvalSet, Protocol, QueryBank, Ranks, Reranking, SplitResult, retrieval_picture, table,
+    BETA, Embeddings, EvalSet, Protocol, QueryBank, Ranks, Reranking, Score, SplitResult, Vectors, retrieval_picture,
+    table,
 };
 use crate::features::FeatureConfig;
 use crate::model::CmdModel;
@@ -52,6 +55,15 @@ pub(super) struct Args {
     /// A row of its own: query-bank normalisation (dynamic inverted softmax) with all queries of this split, for instance train.
     #[arg(long, value_name = "SPLIT")]
     querybank: Option<String>,
+    /// Embeddings of any system in place of a model: a folder with embeddings.safetensors, or with speech.npy, images.npy and owners.npy (the row
+    /// of images that each row of speech speaks of). Several give one table.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["checkpoint", "data", "rerank", "querybank", "picture", "by"])]
+    embeddings: Vec<PathBuf>,
+    /// How embeddings whose rows are not of length 1 are compared: cosine or dot.
+    #[arg(long, value_name = "HOW", requires = "embeddings")]
+    score: Option<Score>,
+    #[command(flatten)]
+    scoring: ScoringArgs,
     /// Prints the results as JSON.
     #[arg(long)]
     json: bool,
@@ -64,7 +76,10 @@ const EXAMPLES: &str = "Examples:
   cmd eval --split test
   cmd eval --checkpoint runs/latest --split dev --json
   cmd eval --checkpoint runs/spokencoco --data configs/flickr8k.toml --split test
-  cmd eval --split test --rerank 10 --rerank 32 --querybank train";
+  cmd eval --split test --rerank 10 --rerank 32 --querybank train
+  cmd eval --split test --compare runs/no-cmd --by speaker --by words
+  cmd eval --split test --export trec=out/trec --export ranks=out/ranks
+  cmd eval --embeddings fast-vgs/ --embeddings milan/ --score dot";
 
 /// A number from 0 to 1.
 fn share(text: &str) -> Result<f64, String> {
@@ -75,6 +90,10 @@ fn share(text: &str) -> Result<f64, String> {
 pub(super) fn run(args: &Args) -> Result<(), Error> {
     let overrides: Vec<Override> = args.overrides.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
     let device = device(&args.device, Local::ALONE)?;
+    args.scoring.check()?;
+    if !args.embeddings.is_empty() {
+        return args.rank_vectors(device);
+    }
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
     let _all_along = signals.nothing_to_lose()?;
     let named = args.checkpoint.as_deref().unwrap_or(Path::new("latest"));
@@ -100,6 +119,9 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let mut drawn = Ok(());
     let mut results = Vec::new();
     let mut loaded: Option<(EncodersConfig, Encoders)> = None;
+    let mut findings = Findings::default();
+    let opponent = args.scoring.compare.as_deref().map(|named| Opponent::load(named, &args.output, device));
+    let opponent = opponent.transpose()?;
     let own = run.as_ref().map(|run| Config::load(&run.config(), &[], Needs::Encoders)).transpose()?;
     for (number, path) in configs.iter().enumerate() {
         let config = load_config(path, &overrides, own.as_ref())?;
@@ -133,6 +155,17 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
                 .map_err(Error::from)
                 .and_then(|svg| file.write(&svg));
         }
+        let ranking = Ranking {
+            name: format!("{} {}", result.dataset, result.split),
+            vectors: Vectors::of(&split, &embeddings),
+            ranks: &ranks,
+            of: Some((&split, &embeddings)),
+        };
+        args.scoring.apply(&ranking, configs.len(), &mut findings)?;
+        if let Some(opponent) = &opponent {
+            let theirs = opponent.ranks(&config, (&mut set, encoders), device, crew, &embeddings.owners)?;
+            findings.compare(&ranking, &name_of(&checkpoint, run.as_ref()), &theirs, &opponent.name);
+        }
         let beyond = Beyond { args, model: &model, dataset: &dataset, encoders, features: &features, crew };
         let rows = beyond.rows(&config.eval.split, &set, &embeddings, &result, &ranks)?;
         results.push(result);
@@ -140,16 +173,56 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     }
 
     if args.json {
-        let all = json!({ "checkpoint": checkpoint.path(), "results": results });
+        let mut all = json!({ "checkpoint": checkpoint.path(), "results": results });
+        findings.add_to(&mut all);
         print(&format!("{all:#}\n"))?;
     } else {
-        print(&format!("{}\n", table(&results)))?;
+        print(&format!("{}\n{}", table(&results), findings.tables()))?;
     }
     // After the table: a picture that cannot be drawn costs no result.
     drawn
 }
 
+/// A run, or else the place of its checkpoint, by name.
+fn name_of(checkpoint: &Checkpoint, run: Option<&RunDir>) -> String {
+    let path = run.map_or(checkpoint.path(), RunDir::path);
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 impl Args {
+    /// Ranks embeddings in files, all by the same rule.
+    fn rank_vectors(&self, device: Device) -> Result<(), Error> {
+        let name = |folder: &Path| {
+            folder.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into_owned())
+        };
+        let other = self.scoring.compare.as_deref().map(|folder| -> Result<_, Error> {
+            let vectors = Vectors::read(folder, self.score)?;
+            let ranks = SplitResult::of_vectors("", &vectors, device)?.1;
+            Ok((name(folder), vectors, ranks))
+        });
+        let other = other.transpose()?;
+        let (mut results, mut findings) = (Vec::new(), Findings::default());
+        for folder in &self.embeddings {
+            let vectors = Vectors::read(folder, self.score)?;
+            let (result, ranks) = SplitResult::of_vectors(&name(folder), &vectors, device)?;
+            let ranking = Ranking { name: name(folder), vectors, ranks: &ranks, of: None };
+            self.scoring.apply(&ranking, self.embeddings.len(), &mut findings)?;
+            if let Some((name, vectors, theirs)) = &other {
+                vectors.check_same(&ranking.vectors).map_err(|why| {
+                    Error::Usage(format!("--compare {name}: {why}; both must rank the same queries in the same order"))
+                })?;
+                findings.compare(&ranking, &ranking.name, theirs, name);
+            }
+            results.push(result);
+        }
+        if self.json {
+            let mut all = json!({ "results": results });
+            findings.add_to(&mut all);
+            return print(&format!("{all:#}\n"));
+        }
+        print(&format!("{}\n{}", table(&results), findings.tables()))
+    }
+
     /// The splits that are needed beside the one that is scored are there, and λ is not chosen on that one: said before hours of work.
     fn check_splits(&self, dataset: &Dataset, scored: &Split, dev: &str) -> Result<(), Error> {
         if !self.rerank.is_empty() && self.mix.is_none() && dataset.split(dev)?.name == scored.name {

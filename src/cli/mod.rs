@@ -7,6 +7,7 @@ pub mod error;
 mod eval;
 mod launching;
 mod origin;
+mod scoring;
 mod sweep;
 mod train;
 

@@ -1,7 +1,10 @@
 //! Retrieval: embeddings of a split, recalls in both directions, tables and pictures. The fusion encoder exists for re-ranking alone.
 
+mod breakdown;
+mod compare;
 mod embeddings;
 mod examples;
+mod exports;
 mod picture;
 mod querybank;
 mod ranks;
@@ -11,8 +14,12 @@ mod result;
 mod section;
 mod sheet;
 mod table;
+mod vectors;
 
+pub use breakdown::{Breakdown, Grouping};
+pub use compare::{Comparison, Difference, Differences};
 pub use embeddings::{Embeddings, EvalSet};
+pub use exports::{export_ranks, export_trec};
 pub use picture::retrieval_picture;
 pub use querybank::{BETA, QueryBank};
 pub use ranks::{Ranks, Similarities};
@@ -22,6 +29,7 @@ pub use result::{InFamily, Protocol, SplitResult};
 pub use section::EvalConfig;
 pub use sheet::RetrievalSheet;
 pub use table::table;
+pub use vectors::{Score, Vectors, VectorsError};
 
 use crate::data::DataError;
 use crate::distributed::DistributedError;

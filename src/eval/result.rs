@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 use tch::Device;
 
-use super::{Embeddings, EvalError, Ranks, Recalls, Similarities};
+use super::{Embeddings, EvalError, Ranks, Recalls, Similarities, Vectors};
 use crate::data::Split;
 use crate::distributed::World;
 use crate::model::catch_libtorch;
@@ -95,6 +95,30 @@ impl SplitResult {
     pub fn by(&self, protocol: Protocol, ranks: &Ranks, owners: &[usize]) -> Result<Self, EvalError> {
         let recalls = Recalls::new(ranks, owners)?;
         Ok(Self { protocol: Some(protocol), recalls, in_family: None, ..self.clone() })
+    }
+
+    /// Ranks `vectors`, called `name`, with scores made on `device`.
+    ///
+    /// # Errors
+    /// When scores are NaN or infinite, or libtorch fails.
+    pub fn of_vectors(name: &str, vectors: &Vectors, device: Device) -> Result<(Self, Ranks), EvalError> {
+        catch_libtorch(|| {
+            let scores = Similarities::of_embeddings(&vectors.speech, &vectors.images, device);
+            let ranks = Ranks::new(&scores, &vectors.owners, &World::alone())?;
+            let result = Self {
+                dataset: name.to_owned(),
+                split: "embeddings".to_owned(),
+                images: vectors.image_ids.len(),
+                utterances: vectors.owners.len(),
+                skipped: 0,
+                skipped_files: Vec::new(),
+                duplicates: 0,
+                protocol: None,
+                recalls: Recalls::new(&ranks, &vectors.owners)?,
+                in_family: None,
+            };
+            Ok((result, ranks))
+        })?
     }
 
     /// Ranks the embeddings of `split`, with scores made on `device`; processes share that out.

@@ -27,7 +27,7 @@ pub use cmd_model::{
     CmdGradient, CmdModel, Denoising, Embedded, Encoded, LossOptions, Losses, ModelConfig, Pairing, SpeechChunk,
 };
 pub use contrastive::SameImage;
-pub use fusion::{FusionEncoder, QueryNorm};
+pub use fusion::{Fused, FusionEncoder, QueryNorm};
 pub use libtorch::{AdamUpdate, LibtorchError, allow_tf32, catch_libtorch, libtorch_version, numbers_of, pinned};
 pub use noise::{DonorPosition, PatchNoise};
 pub use parameters::{Initial, ParameterSpec, Parameters};

@@ -16,6 +16,7 @@ pub mod eval;
 pub mod features;
 mod keys;
 pub mod model;
+pub mod report;
 pub mod signals;
 pub mod sweep;
 pub mod telemetry;

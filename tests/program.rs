@@ -59,6 +59,36 @@ fn a_run_says_what_made_it_and_each_key_where_it_comes_from() {
 }
 
 #[test]
+fn doctor_says_what_works_and_what_mends_the_rest() {
+    let workspace = Workspace::new(4);
+    let found: Value = serde_json::from_str(&workspace.ok(&["doctor", "tiny.toml", "--json"])).expect("JSON");
+    assert_eq!(found["works"], true, "{found}");
+    let of = |found: &Value, what: &str| {
+        let all = found["findings"].as_array().expect("findings").clone();
+        all.into_iter().find(|finding| finding["what"] == what).unwrap_or_else(|| panic!("no {what} in {found}"))
+    };
+    for what in ["program", "processor", "threads", "CUDA", "memory", "room for runs", "configuration"] {
+        assert!(of(&found, what)["found"].is_string());
+    }
+    assert!(
+        of(&found, "data")["found"].as_str().is_some_and(|text| text.contains("12 images, 33 utterances")),
+        "{found}"
+    );
+    std::fs::remove_file(workspace.path("data/test 3.png")).expect("removed");
+    let broken = workspace.cmd(&["doctor", "tiny.toml", "--set", "encoders.speech.path=none.pt", "--json"]);
+    assert_eq!(broken.status.code(), Some(1));
+    let broken: Value = serde_json::from_slice(&broken.stdout).expect("JSON");
+    assert_eq!(broken["works"], false);
+    for (what, mend) in [("data", "cmd data check"), ("encoders", "scripts/export_hubert.py")] {
+        let finding = of(&broken, what);
+        assert_eq!(finding["verdict"], "broken");
+        assert!(finding["mend"].as_str().is_some_and(|text| text.contains(mend)), "{finding}");
+    }
+    let table = workspace.cmd(&["doctor", "none.toml"]);
+    assert!(table.status.code() == Some(1) && String::from_utf8_lossy(&table.stdout).contains("BROKEN configuration"));
+}
+
+#[test]
 fn trains_evaluates_and_leaves_a_run_behind() {
     let workspace = Workspace::new(8);
     workspace.ok(&["train", "--config", "tiny.toml", "--name", "a"]);

@@ -105,7 +105,11 @@ fn parts_of_a_split_add_up() {
 fn wrong_use_is_named() {
     let workspace = Workspace::new(4);
     workspace.ok(&train("a", &["--set", "train.steps=3"]));
-    workspace.fails(2, &["eval", "--export", "csv=out"], &["must be ranks=FOLDER, trec=FOLDER or embeddings=FOLDER"]);
+    workspace.fails(
+        2,
+        &["eval", "--export", "csv=out"],
+        &["must be ranks=FOLDER, trec=FOLDER, mteb=FOLDER or embeddings=FOLDER"],
+    );
     workspace.fails(2, &["eval", "--by", "age"], &["must be speaker, words, part or family"]);
     workspace.fails(2, &["eval", "--embeddings", "none"], &["speech.npy: is not there"]);
     workspace.fails(2, &["eval", "--embeddings", "none", "--split", "x", "--rerank", "3"], &["cannot be used with"]);

@@ -9,6 +9,7 @@ use crate::distributed::DistributedError;
 use crate::encoders::EncoderError;
 use crate::eval::{EvalError, RecallError, VectorsError};
 use crate::features::FeatureError;
+use crate::report::CardError;
 use crate::signals::Interrupted;
 use crate::sweep::SweepError;
 use crate::train::TrainError;
@@ -43,6 +44,9 @@ pub enum Error {
     /// Embeddings in files.
     #[error(transparent)]
     Vectors(#[from] VectorsError),
+    /// A model's card.
+    #[error(transparent)]
+    Card(#[from] CardError),
     /// A sweep.
     #[error(transparent)]
     Sweep(#[from] SweepError),
@@ -83,6 +87,7 @@ impl Error {
             Self::Train(error) => of_train(error),
             Self::Eval(error) => of_eval(error),
             Self::Sweep(error) => of_sweep(error),
+            Self::Card(error) => of_card(error),
             Self::Interrupted(signal) => signal.exit_status(),
             Self::Output { .. } => FAILED,
         }
@@ -131,6 +136,14 @@ fn of_eval(error: &EvalError) -> u8 {
         EvalError::Feature(error) => of_feature(error),
         EvalError::Distributed(error) => of_distributed(error),
         EvalError::Recall(RecallError::NotFinite | RecallError::Empty) | EvalError::Libtorch(_) => FAILED,
+    }
+}
+
+fn of_card(error: &CardError) -> u8 {
+    match error {
+        CardError::Checkpoint(error) => of_checkpoint(error),
+        CardError::Results { .. } => USAGE,
+        CardError::Write { .. } => FAILED,
     }
 }
 

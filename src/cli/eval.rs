@@ -157,6 +157,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         }
         let ranking = Ranking {
             name: format!("{} {}", result.dataset, result.split),
+            from: [result.dataset.clone(), result.split.clone()],
             vectors: Vectors::of(&split, &embeddings),
             ranks: &ranks,
             of: Some((&split, &embeddings)),
@@ -205,7 +206,13 @@ impl Args {
         for folder in &self.embeddings {
             let vectors = Vectors::read(folder, self.score)?;
             let (result, ranks) = SplitResult::of_vectors(&name(folder), &vectors, device)?;
-            let ranking = Ranking { name: name(folder), vectors, ranks: &ranks, of: None };
+            let ranking = Ranking {
+                name: name(folder),
+                from: [name(folder), "test".to_owned()],
+                vectors,
+                ranks: &ranks,
+                of: None,
+            };
             self.scoring.apply(&ranking, self.embeddings.len(), &mut findings)?;
             if let Some((name, vectors, theirs)) = &other {
                 vectors.check_same(&ranking.vectors).map_err(|why| {

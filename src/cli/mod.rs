@@ -1,8 +1,10 @@
 //! The command line: `cmd train`, `cmd eval`, `cmd data`. `cmd-train` and `cmd-eval` are the same program.
 
 mod cache;
+mod card;
 mod data;
 mod device;
+mod doctor;
 pub mod error;
 mod eval;
 mod launching;
@@ -58,6 +60,8 @@ enum Command {
     Sweep(sweep::Args),
     #[command(subcommand)]
     Data(data::Command),
+    Doctor(doctor::Args),
+    Card(card::Args),
     /// Prints completions for a shell, to be sourced by it.
     Completions {
         /// The shell.
@@ -113,6 +117,8 @@ fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
         Command::Cache(args) => cache::run(&args).map(|()| 0),
         Command::Sweep(args) => sweep::run(&args).map(|()| 0),
         Command::Data(command) => data::run(&command),
+        Command::Card(args) => card::run(&args).map(|()| 0),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "cmd", &mut script);

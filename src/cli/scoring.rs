@@ -15,7 +15,8 @@ use crate::data::Split;
 use crate::distributed::Crew;
 use crate::encoders::Encoders;
 use crate::eval::{
-    Breakdown, Comparison, Differences, Embeddings, EvalSet, Grouping, Ranks, Vectors, export_ranks, export_trec,
+    Breakdown, Comparison, Differences, Embeddings, EvalSet, Grouping, Ranks, Vectors, export_mteb, export_ranks,
+    export_trec,
 };
 use crate::model::CmdModel;
 
@@ -28,7 +29,7 @@ pub(super) struct ScoringArgs {
     /// Recalls of parts of the split, by speaker, words (their number), part (the folder of the image) or family. Repeatable.
     #[arg(long, value_name = "KIND")]
     pub(super) by: Vec<Grouping>,
-    /// Files in a folder: ranks (every query with its rank and the first ten, JSONL and CSV), trec (runs and judgements in both directions) or
+    /// Files in a folder: ranks (every query with its rank and the first ten, JSONL and CSV), trec (runs and judgements in both directions), mteb (TaskResult) or
     /// embeddings (as --embeddings reads them). Repeatable.
     #[arg(long, value_name = "FORM=FOLDER")]
     pub(super) export: Vec<Export>,
@@ -45,6 +46,7 @@ pub(super) struct Export {
 enum Form {
     Ranks,
     Trec,
+    Mteb,
     Embeddings,
 }
 
@@ -56,8 +58,9 @@ impl FromStr for Export {
         let form = match form {
             "ranks" => Form::Ranks,
             "trec" => Form::Trec,
+            "mteb" => Form::Mteb,
             "embeddings" => Form::Embeddings,
-            _ => return Err("must be ranks=FOLDER, trec=FOLDER or embeddings=FOLDER".to_owned()),
+            _ => return Err("must be ranks=FOLDER, trec=FOLDER, mteb=FOLDER or embeddings=FOLDER".to_owned()),
         };
         if folder.is_empty() {
             return Err("must name a folder, for instance ranks=FOLDER".to_owned());
@@ -70,6 +73,8 @@ impl FromStr for Export {
 pub(super) struct Ranking<'a> {
     /// Data set and split, or folder of embeddings.
     pub(super) name: String,
+    /// Data set and split, as far as they are known.
+    pub(super) from: [String; 2],
     pub(super) vectors: Vectors,
     pub(super) ranks: &'a Ranks,
     /// Where the queries come from, if that is known.
@@ -107,6 +112,14 @@ impl ScoringArgs {
             let written = match form {
                 Form::Ranks => export_ranks(&folder, vectors, ranks, said),
                 Form::Trec => export_trec(&folder, vectors, ranks, "cmd"),
+                Form::Mteb => {
+                    let [dataset, split] = &ranking.from;
+                    export_mteb(&folder, vectors, ranks, dataset, split).map(|is_task| {
+                        if !is_task {
+                            tracing::warn!("{dataset} {split} is no task of MTEB: its leaderboard takes the test split of SpokenCOCO alone");
+                        }
+                    })
+                }
                 Form::Embeddings => vectors.write(&folder),
             };
             written.map_err(Error::output(folder))?;

@@ -30,6 +30,7 @@ unsafe extern "C" {
         group: *mut *mut c_void,
     ) -> *mut c_char;
     fn c10d_has_nccl() -> bool;
+    fn c10d_nccl_versions(built: *mut u64, found: *mut u64);
     fn c10d_nccl(
         store: *mut c_void,
         prefix: *const c_char,
@@ -149,6 +150,16 @@ pub struct Group {
 pub fn has_nccl() -> bool {
     // SAFETY: it answers from a constant.
     unsafe { c10d_has_nccl() }
+}
+
+/// Versions of NCCL's header and of the library that runs, for instance 2.29.7; none without NCCL.
+#[must_use]
+pub fn nccl_versions() -> Option<[String; 2]> {
+    let (mut built, mut found) = (0, 0);
+    // SAFETY: two numbers are filled in.
+    unsafe { c10d_nccl_versions(&raw mut built, &raw mut found) };
+    let shown = |version: u64| format!("{}.{}.{}", version >> 32, version >> 16 & 0xffff, version & 0xffff);
+    (built > 0).then(|| [built, found].map(shown))
 }
 
 impl Group {

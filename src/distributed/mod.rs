@@ -7,6 +7,7 @@ mod rank;
 mod section;
 mod world;
 
+pub use c10d::nccl_versions;
 pub use crew::Crew;
 pub use launch::{Nodes, launch};
 pub use rank::Rank;

@@ -103,11 +103,24 @@ bool c10d_has_nccl() noexcept {
 #endif
 }
 
+// NCCL's versions as major << 32 | minor << 16 | patch: of its header, and of the library that runs. Zeros without NCCL.
+void c10d_nccl_versions(uint64_t* built, uint64_t* found) noexcept {
+  *built = *found = 0;
+#ifdef USE_C10D_NCCL
+  *built = (uint64_t{NCCL_MAJOR} << 32) | (uint64_t{NCCL_MINOR} << 16) | NCCL_PATCH;
+  try {
+    *found = torch::cuda::nccl::version();
+  } catch (...) {
+  }
+#endif
+}
+
 char* c10d_nccl(void* store, const char* prefix, int device, int rank, int size, int64_t timeout_ms, void** group) noexcept {
   return guarded([&] {
 #ifdef USE_C10D_NCCL
     TORCH_CHECK(at::cuda::device_count() > 0, "NCCL needs a CUDA device");
-    const uint64_t built = (uint64_t{NCCL_MAJOR} << 32) | (uint64_t{NCCL_MINOR} << 16) | NCCL_PATCH, found = torch::cuda::nccl::version();
+    uint64_t built = 0, found = 0;
+    c10d_nccl_versions(&built, &found);
     TORCH_CHECK(built == found, "built with the headers of NCCL ", NCCL_MAJOR, ".", NCCL_MINOR, ".", NCCL_PATCH, ", but libtorch has ",
         found >> 32, ".", (found >> 16) & 0xffff, ".", found & 0xffff, "; build again with those of libtorch");
     // The watchdog ends collectives that fail or take too long, and not the process, as launchers ask it to: what was trained is still to be saved.

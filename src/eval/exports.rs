@@ -12,7 +12,7 @@ use super::{Ranks, Similarities, Vectors};
 /// Items of each query in a list of ranks.
 const FOUND: usize = 10;
 /// Items of each query in a run of TREC, as its own runs have.
-const DEPTH: usize = 1000;
+pub(super) const DEPTH: usize = 1000;
 /// Scores that are held at once.
 const BLOCK: i64 = 16 << 20;
 
@@ -37,12 +37,12 @@ struct Found<'a> {
 }
 
 /// One direction: queries, items, and which are right.
-struct Side<'a> {
-    direction: &'static str,
+pub(super) struct Side<'a> {
+    pub(super) direction: &'static str,
     queries: (&'a Tensor, &'a [String]),
     items: (&'a Tensor, &'a [String]),
     /// Of each query its right items.
-    right: Vec<Vec<usize>>,
+    pub(super) right: Vec<Vec<usize>>,
     ranks: &'a [usize],
 }
 
@@ -111,10 +111,10 @@ pub fn export_trec(folder: &Path, vectors: &Vectors, ranks: &Ranks, tag: &str) -
     Ok(())
 }
 
-const SPEECH: &str = "speech_to_image";
+pub(super) const SPEECH: &str = "speech_to_image";
 const IMAGES: &str = "image_to_speech";
 
-fn sides<'a>(vectors: &'a Vectors, ranks: &'a Ranks) -> [Side<'a>; 2] {
+pub(super) fn sides<'a>(vectors: &'a Vectors, ranks: &'a Ranks) -> [Side<'a>; 2] {
     let speech = (&vectors.speech, &vectors.speech_ids[..]);
     let images = (&vectors.images, &vectors.image_ids[..]);
     let mut of_images = vec![Vec::new(); vectors.image_ids.len()];
@@ -127,8 +127,9 @@ fn sides<'a>(vectors: &'a Vectors, ranks: &'a Ranks) -> [Side<'a>; 2] {
 }
 
 impl Side<'_> {
-    /// Calls `visit` with every query that has a right item, and its first `most` items with their scores.
-    fn each(&self, most: usize, mut visit: impl FnMut(usize, &[(usize, f32)]) -> Result<()>) -> Result<()> {
+    /// Calls `visit` with every query that has a right item, and its first `most` items with their scores, the best first and wrong before right
+    /// where they are level.
+    pub(super) fn each(&self, most: usize, mut visit: impl FnMut(usize, &[(usize, f32)]) -> Result<()>) -> Result<()> {
         let (queries, items) = (self.queries.0, self.items.0);
         let (count, all) = (queries.size()[0], items.size()[0]);
         let is_speech = self.direction == SPEECH;

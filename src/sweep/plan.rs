@@ -76,6 +76,9 @@ pub struct Setting {
     pub changes: Vec<(String, Value)>,
     /// The value of the one key that varies, if it is a number: a plot has an axis for it.
     pub number: Option<f64>,
+    /// The setting that it is compared with, by its place: where several things vary, the one with the first value of the last of them and the
+    /// same values of the others, else the first.
+    pub against: usize,
 }
 
 fn one_seed() -> Vec<i64> {
@@ -116,19 +119,26 @@ impl Plan {
         self.vary.iter().flat_map(Vary::keys).collect()
     }
 
-    /// All settings; the others are compared with the first.
+    /// All settings.
     #[must_use]
     pub fn settings(&self) -> Vec<Setting> {
         let common: Vec<(String, Value)> = leaves("", &self.set);
-        let base = Setting { name: BASE.to_owned(), changes: common, number: None };
+        let base = Setting { name: BASE.to_owned(), changes: common, number: None, against: 0 };
         match self.combine {
             Combine::OneAtATime => {
                 let each = self.vary.iter().flat_map(|vary| vary.settings(&base, true));
                 [base.clone()].into_iter().chain(each).collect()
             }
-            Combine::Product => self.vary.iter().fold(vec![base], |settings, vary| {
-                settings.iter().flat_map(|setting| vary.settings(setting, self.vary.len() > 1)).collect()
-            }),
+            Combine::Product => {
+                let mut settings = self.vary.iter().fold(vec![base], |settings, vary| {
+                    settings.iter().flat_map(|setting| vary.settings(setting, self.vary.len() > 1)).collect()
+                });
+                if let [_, .., last] = self.vary.as_slice() {
+                    let values = last.values.len();
+                    (0..).zip(&mut settings).for_each(|(place, setting)| setting.against = place - place % values);
+                }
+                settings
+            }
         }
     }
 }
@@ -182,7 +192,7 @@ impl Vary {
                 }
                 _ => None,
             };
-            Setting { name, changes: changes.collect(), number }
+            Setting { name, changes: changes.collect(), number, against: 0 }
         });
         made.collect()
     }
@@ -222,6 +232,7 @@ mod tests {
         let single = TWO.replacen("config", "combine = 'one_at_a_time'\nconfig", 1);
         assert_eq!(names(&single), ["as configured", "alpha=0.0", "alpha=0.5", "A", "B"]);
         let settings = plan(TWO).expect("a plan").settings();
+        assert_eq!(settings.iter().map(|setting| setting.against).collect::<Vec<_>>(), [0, 0, 2, 2]);
         let keys: Vec<&str> = settings[3].changes.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["train.steps", "cmd.alpha", "cmd.pairing", "noise.ratio"]);
     }

@@ -26,7 +26,7 @@ pub struct Figures {
     pub in_family: Option<f64>,
 }
 
-/// Mean R@1 of a setting less that of the first, over the seeds that both have.
+/// Mean R@1 of a setting less that of the one that it is compared with, over the seeds that both have.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Difference {
     /// In points.
@@ -59,7 +59,10 @@ pub struct Row {
     pub mean: Option<Figures>,
     /// Standard deviations over seeds, from two on.
     pub spread: Option<Figures>,
-    /// Of the second setting on.
+    /// The setting that it is compared with, unless that is itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub against: Option<String>,
+    /// From that one.
     pub difference: Option<Difference>,
     runs: Vec<Run>,
 }
@@ -86,8 +89,10 @@ impl Summary {
             each[*setting].insert(*seed, scores);
         }
         let rows = settings.iter().enumerate().map(|(place, setting)| {
-            let difference = if place == 0 { None } else { Difference::new(&each[0], &each[place]) };
-            Row::new(setting, &each[place], difference)
+            let against = Some(setting.against).filter(|against| *against != place);
+            let difference = against.and_then(|against| Difference::new(&each[against], &each[place]));
+            let against = against.and_then(|against| Some(settings.get(against)?.name.clone()));
+            Row::new(setting, &each[place], against, difference)
         });
         Self { split: split.to_owned(), settings: rows.collect() }
     }
@@ -98,7 +103,7 @@ impl Summary {
         let has_families = self.settings.iter().any(|row| row.mean.is_some_and(|mean| mean.in_family.is_some()));
         let families = if has_families { " in-family |" } else { "" };
         let mut text = format!(
-            "| setting | seeds | speech -> image R@1 | image -> speech R@1 | mean R@1 |{families} less the first, 95 % interval |\n\
+            "| setting | seeds | speech -> image R@1 | image -> speech R@1 | mean R@1 |{families} difference, 95 % interval |\n\
              | --- | --- | --- | --- | --- |{} --- |\n",
             if has_families { " --- |" } else { "" }
         );
@@ -131,6 +136,14 @@ impl Summary {
             });
             let _ = writeln!(text, " {difference} |");
         }
+        let mut against: Vec<&str> = self.settings.iter().filter_map(|row| row.against.as_deref()).collect();
+        against.dedup();
+        let from = match against.as_slice() {
+            [] => return text,
+            [one] => format!("\"{one}\""),
+            _ => "the nearest row above that has none".to_owned(),
+        };
+        let _ = writeln!(text, "\nDifferences are of mean R@1, from {from}.");
         text
     }
 }
@@ -141,7 +154,7 @@ impl Row {
         self.runs.iter().map(|run| run.r1.mean)
     }
 
-    fn new(setting: &Setting, outcomes: &Outcomes, difference: Option<Difference>) -> Self {
+    fn new(setting: &Setting, outcomes: &Outcomes, against: Option<String>, difference: Option<Difference>) -> Self {
         let finished = || outcomes.iter().filter_map(|(seed, outcome)| Some((*seed, outcome.as_ref()?)));
         let runs: Vec<Run> =
             finished().map(|(seed, (step, scores))| Run { seed, step: *step, r1: Figures::of(scores) }).collect();
@@ -152,6 +165,7 @@ impl Row {
             failed: outcomes.iter().filter(|(_, outcome)| outcome.is_none()).map(|(seed, _)| *seed).collect(),
             mean: Figures::each(&figures, 1, mean),
             spread: Figures::each(&figures, 2, deviation),
+            against,
             difference,
             runs,
         }
@@ -238,7 +252,7 @@ mod tests {
     }
 
     fn setting(name: &str) -> Setting {
-        Setting { name: name.to_owned(), changes: Vec::new(), number: None }
+        Setting { name: name.to_owned(), changes: Vec::new(), number: None, against: 0 }
     }
 
     #[test]

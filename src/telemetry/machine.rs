@@ -21,6 +21,21 @@ pub fn free_memory() -> Option<u64> {
     bytes_of("/proc/meminfo", "MemAvailable:")
 }
 
+/// Bytes of memory in all, where the system tells.
+#[must_use]
+pub fn whole_memory() -> Option<u64> {
+    bytes_of("/proc/meminfo", "MemTotal:")
+}
+
+/// Features of the processor, by the kernel's names.
+#[must_use]
+pub fn processor_features() -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let named = |line: &&str| line.starts_with("flags") || line.starts_with("Features");
+    let line = text.lines().find(named).and_then(|line| line.split_once(':'));
+    line.map_or(Vec::new(), |(_, features)| features.split_whitespace().map(str::to_owned).collect())
+}
+
 /// The largest memory of this process so far, where the system tells.
 #[must_use]
 pub fn peak_memory() -> Option<u64> {

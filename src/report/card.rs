@@ -1,0 +1,203 @@
+//! A folder that a model hub takes: `README.md` with figures in its head, `config.json`, `model.safetensors`.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::VERSION;
+use crate::checkpoint::{Checkpoint, CheckpointError, State};
+use crate::model::CmdModel;
+
+/// K of the recalls in a card.
+const KS: [&str; 3] = ["r1", "r5", "r10"];
+const SIDES: [(&str, &str); 3] =
+    [("speech_to_image", "speech -> image"), ("image_to_speech", "image -> speech"), ("mean", "mean")];
+
+/// A card cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CardError {
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A file of results is none.
+    #[error("{}: {why}; make it with cmd eval --json", path.display())]
+    Results {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// It cannot be written.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// What a card tells.
+#[derive(Debug)]
+pub struct ModelCard {
+    /// Name of the model.
+    pub name: String,
+    /// Where the run stood.
+    pub state: State,
+    /// The configuration as TOML, without the paths of this machine.
+    pub config: String,
+    /// Results of `cmd eval --json`.
+    pub results: Vec<Value>,
+}
+
+impl ModelCard {
+    /// The results in a file of `cmd eval --json`.
+    ///
+    /// # Errors
+    /// When it holds none.
+    pub fn read_results(path: &Path) -> Result<Vec<Value>, CardError> {
+        let wrong = |why: String| CardError::Results { path: path.to_owned(), why };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let mut all: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let results: Vec<Value> = serde_json::from_value(all["results"].take()).unwrap_or_default();
+        let is_result = |result: &Value| {
+            result["dataset"].is_string()
+                && SIDES.iter().all(|(side, _)| KS.iter().all(|k| result[*side][*k].is_number()))
+        };
+        if results.is_empty() || !results.iter().all(is_result) {
+            return Err(wrong("holds no results".to_owned()));
+        }
+        Ok(results)
+    }
+
+    /// Writes the card of `checkpoint`, whose weights are `model`'s, into `folder`, which is made.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn write(&self, checkpoint: &Checkpoint, model: &CmdModel, folder: &Path) -> Result<(), CardError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| CardError::Write { path, source }
+        };
+        std::fs::create_dir_all(folder).map_err(failed(folder))?;
+        let weights = folder.join("model.safetensors");
+        std::fs::copy(checkpoint.path().join("model.safetensors"), &weights).map_err(failed(&weights))?;
+        for (name, text) in [("config.json", self.config_json(model)), ("README.md", self.readme(model))] {
+            let path = folder.join(name);
+            std::fs::write(&path, text).map_err(failed(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Sizes, encoders and versions.
+    fn config_json(&self, model: &CmdModel) -> String {
+        let State { step, seed, data, speech_encoder, image_encoder, .. } = &self.state;
+        let config = json!({
+            "model_type": "cmd",
+            "cmd_version": VERSION,
+            "model": model.config(),
+            "step": step,
+            "seed": seed,
+            "data": data,
+            "speech_encoder": speech_encoder,
+            "image_encoder": image_encoder,
+        });
+        format!("{config:#}\n")
+    }
+
+    fn readme(&self, model: &CmdModel) -> String {
+        let Self { name, state, config, .. } = self;
+        let parameters = model.parameters().count();
+        format!(
+            "---\n{}---\n\n# {name}\n\nA speech head for speech-image retrieval, trained with cross-modal denoising (CMD): it maps what the frozen speech \
+             encoder `{}` hears to the space of the frozen image encoder `{}`. {parameters} trained parameters, step {} on {} (seed {}), by cmd {VERSION}.\n\n\
+             {}## Use\n\nThe two encoders are not part of it; their files are known by BLAKE3:\n\n| encoder | BLAKE3 |\n| --- | --- |\n| `{}` | `{}` |\n| `{}` | `{}` |\n\n    \
+             cmd eval --checkpoint model.safetensors --data CONFIG --split test\n\n`scripts/open_in_pytorch.py` opens it with `torch.nn` alone.\n\n\
+             ## Configuration\n\n```toml\n{config}```\n",
+            self.head(),
+            state.speech_encoder.name,
+            state.image_encoder.name,
+            state.step,
+            state.data.name,
+            state.seed,
+            self.table(),
+            state.speech_encoder.name,
+            state.speech_encoder.fingerprint,
+            state.image_encoder.name,
+            state.image_encoder.fingerprint,
+        )
+    }
+
+    /// Figures as hubs read them, in YAML: JSON's texts are YAML's.
+    fn head(&self) -> String {
+        let text = |text: &str| Value::from(text).to_string();
+        let mut head = format!(
+            "library_name: cmd\ntags:\n- speech-image-retrieval\n- cross-modal-denoising\ndatasets:\n- {}\nmodel-index:\n- name: {}\n  results:\n",
+            text(&self.state.data.name),
+            text(&self.name)
+        );
+        for result in &self.results {
+            let named = |key: &str| result[key].as_str().unwrap_or("unknown");
+            let _ = write!(
+                head,
+                "  - task:\n      type: audio-to-image-retrieval\n      name: speech-image retrieval{}\n    dataset:\n      type: {}\n      name: {}\n      \
+                 split: {}\n    metrics:\n",
+                protocol(result),
+                text(named("dataset")),
+                text(&format!("{} {}", named("dataset"), named("split"))),
+                text(named("split"))
+            );
+            for (side, shown) in SIDES {
+                for k in KS {
+                    let value = result[side][k].as_f64().unwrap_or(f64::NAN);
+                    let _ = writeln!(
+                        head,
+                        "    - type: recall_at_{}\n      name: {}\n      value: {value:.2}",
+                        &k[1..],
+                        text(&format!("{shown} R@{}", &k[1..]))
+                    );
+                }
+            }
+        }
+        if self.results.is_empty() {
+            head.truncate(head.len() - "model-index:\n- name: \n  results:\n".len() - text(&self.name).len());
+        }
+        head
+    }
+
+    fn table(&self) -> String {
+        if self.results.is_empty() {
+            return String::new();
+        }
+        let mut table = String::from(
+            "| data | images | utterances | S -> I R@1 | R@5 | R@10 | I -> S R@1 | R@5 | R@10 | mean R@1 |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        );
+        for result in &self.results {
+            let named = |key: &str| result[key].as_str().unwrap_or("unknown").replace('|', "\\|");
+            let _ = write!(
+                table,
+                "| {} {}{} | {} | {} |",
+                named("dataset"),
+                named("split"),
+                protocol(result),
+                result["images"],
+                result["utterances"]
+            );
+            for (side, _) in &SIDES[..2] {
+                for k in KS {
+                    let _ = write!(table, " {:.1} |", result[*side][k].as_f64().unwrap_or(f64::NAN));
+                }
+            }
+            let _ = writeln!(table, " {:.1} |", result["mean"]["r1"].as_f64().unwrap_or(f64::NAN));
+        }
+        table
+            + "\nIn percent; the gallery is the unique images and all utterances of the split, ties count against the query.\n\n"
+    }
+}
+
+/// What was done beyond the plain protocol.
+fn protocol(result: &Value) -> String {
+    result["protocol"]["name"].as_str().map_or(String::new(), |name| format!(", {name}"))
+}

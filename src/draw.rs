@@ -26,6 +26,8 @@ pub enum Purpose {
     Images = 8,
     /// Which part of a data set of less than weight 1 an epoch holds; index (epoch, data set).
     Mix = 9,
+    /// Images of the bank; index (step, 0).
+    Bank = 10,
 }
 
 /// A stream of draws.

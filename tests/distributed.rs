@@ -33,6 +33,8 @@ fn the_number_of_processes_changes_nothing() {
             &["--set", "cmd.pairing=all", "--set", "loss.same_image=masked", "--set", "encoders.speech.batch_size=3"],
         ),
         ("alone", &["--set", "cmd.alpha=0"]),
+        ("bank", &["--set", "loss.image_bank=all", "--set", "encoders.image.cache=disk"]),
+        ("drawn", &["--set", "loss.image_bank=2", "--set", "loss.same_image=masked"]),
     ] {
         let run = |count: &str| format!("{name}-{count}");
         for count in ["1", "2", "4"] {

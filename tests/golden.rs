@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use cmd::distributed::World;
 use cmd::eval::{Ranks, Recalls, Similarities};
 use cmd::model::{
-    CmdGradient, CmdModel, Encoded, LossOptions, ModelConfig, Pairing, ParameterSpec, PatchNoise, QueryNorm, SameImage,
-    SpeechChunk,
+    CmdGradient, CmdModel, Embedded, Encoded, FurtherImages, LossOptions, ModelConfig, Pairing, ParameterSpec,
+    PatchNoise, QueryNorm, SameImage, SpeechChunk,
 };
 use cmd::train::step::{self, Step};
 use cmd::train::{Adam, AdamSettings};
@@ -144,7 +144,7 @@ fn golden_gradient(golden: &Golden, case: &LossCase, model: &CmdModel, encoded: 
     // The road that training takes.
     let world = World::alone();
     let image_ids = golden.get("in.image_ids").shallow_clone();
-    let step = Step { image_ids, first_row: 0, noise: Some(noise), dropout: None };
+    let step = Step { image_ids, first_row: 0, noise: Some(noise), dropout: None, further: None };
     let made = step::gradient(model, encoded, &step, options, &world);
     let step::Gradient { losses, flat, .. } = made.expect("one process loses nobody");
     let cmd = losses.cmd.as_ref().expect("a denoising branch");
@@ -160,6 +160,52 @@ fn golden_gradient(golden: &Golden, case: &LossCase, model: &CmdModel, encoded: 
         let what = format!("grad.{name}");
         let scale = golden.get(&what).abs().max().double_value(&[]);
         golden.close(&what, &gradient, 1e-4 * scale.max(1e-4));
+    }
+}
+
+#[derive(Deserialize)]
+struct BankCase {
+    same_image: SameImage,
+}
+
+/// Of `tests/golden/make_bank.py`.
+#[test]
+fn golden_bank() {
+    for golden in golden("bank_") {
+        let case: BankCase = serde_json::from_str(&golden.case).expect("a bank case");
+        let [speech, stored] =
+            ["in.speech", "in.log_inverse_tau"].map(|name| golden.get(name).copy().set_requires_grad(true));
+        let config = ModelConfig {
+            layers: 2,
+            speech_width: 4,
+            width: speech.size()[1],
+            heads: 1,
+            normalize_layers: true,
+            fusion: None,
+            own_temperature: false,
+        };
+        let mut model = CmdModel::new(config, 0, Device::Cpu);
+        model.parameters_mut().set("log_inv_tau", &stored.detach().squeeze());
+        let embedded = Embedded {
+            speech_cls: speech.shallow_clone(),
+            image_cls: golden.get("in.images").shallow_clone(),
+            patches: Tensor::zeros([speech.size()[0], 1, 1], (Kind::Float, Device::Cpu)),
+            image_ids: golden.get("in.ids").shallow_clone(),
+        };
+        let shown = golden.tensors.get("in.shown").map(|shown| shown.to_kind(Kind::Bool));
+        let further = FurtherImages { cls: golden.get("in.bank").shallow_clone(), shown };
+        let options = LossOptions {
+            alpha: 0.0,
+            pairing: Pairing::Paired,
+            same_image: case.same_image,
+            gradient: CmdGradient::Both,
+        };
+        let losses = model.losses(&embedded, None, Some(&further), options);
+        golden.close("out.loss", &losses.sic.view([1]), 1e-5);
+        let tau = model.parameters().leaves().last().expect("a temperature").shallow_clone();
+        let gradients = Tensor::run_backward(&[losses.total], &[speech, tau], false, false);
+        golden.close("grad.speech", &gradients[0], 1e-5);
+        golden.close("grad.log_inverse_tau", &gradients[1].view([1]), 1e-5);
     }
 }
 

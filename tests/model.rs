@@ -72,7 +72,8 @@ impl Features {
             image_cls: self.image_cls.shallow_clone(),
             patches: self.patches.shallow_clone(),
         };
-        let step = Step { image_ids: Tensor::from_slice(&self.image_ids), first_row: 0, noise, dropout: None };
+        let step =
+            Step { image_ids: Tensor::from_slice(&self.image_ids), first_row: 0, noise, dropout: None, further: None };
         step::gradient(model, &encoded, &step, options, &World::alone()).expect("one process loses nobody")
     }
 }
@@ -85,7 +86,7 @@ fn losses(model: &CmdModel, features: &Features, noise: Option<&PatchNoise>, opt
         patches: features.patches.shallow_clone(),
         image_ids: Tensor::from_slice(&features.image_ids),
     };
-    model.losses(&embedded, noise, options)
+    model.losses(&embedded, noise, None, options)
 }
 
 /// S_cls of rows from `dropout.first_row` on, with that dropout.

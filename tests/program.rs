@@ -144,11 +144,15 @@ fn a_resumed_run_equals_the_straight_one_to_the_bit() {
     let workspace = Workspace::new(8);
     workspace.ok(&["train", "--config", "tiny.toml", "--name", "straight"]);
     let model = |run: &str, file: &str| tensors(&workspace.path(&format!("runs/{run}/last/{file}")));
-    for cache in ["false", "true"] {
-        let set = format!("encoders.speech.cache={cache}");
-        let run = format!("stopped-{cache}");
+    for (name, set) in [
+        ("live", "encoders.speech.cache=false"),
+        ("kept", "encoders.speech.cache=true"),
+        ("bank", "loss.image_bank=all"),
+        ("drawn", "loss.image_bank=2"),
+    ] {
+        let run = format!("stopped-{name}");
         // Stopped after 8 of 12 steps: what came later is taken away.
-        workspace.ok(&["train", "--config", "tiny.toml", "--name", &run, "--set", &set]);
+        workspace.ok(&["train", "--config", "tiny.toml", "--name", &run, "--set", set]);
         let checkpoints = workspace.path(&format!("runs/{run}/checkpoints"));
         let whole = (model(&run, "model.safetensors"), model(&run, "optimizer.safetensors"), workspace.metrics(&run));
         std::fs::remove_dir_all(checkpoints.join("step-000012")).expect("removed");
@@ -157,7 +161,18 @@ fn a_resumed_run_equals_the_straight_one_to_the_bit() {
         assert!(whole.0 == again.0 && whole.1 == again.1, "weights or moments differ");
         assert_eq!(losses(&whole.2), losses(&again.2));
     }
-    assert!(model("straight", "model.safetensors") == model("stopped-false", "model.safetensors"));
+    assert!(model("straight", "model.safetensors") == model("stopped-live", "model.safetensors"));
+
+    // More to be told from: the first loss is larger, the larger the bank.
+    let first = |run: &str| workspace.metrics(run)[0]["loss_sic"].as_f64().expect("a loss");
+    let all = [first("straight"), first("stopped-drawn"), first("stopped-bank")];
+    assert!(all[0] < all[1] && all[1] < all[2], "{all:?}");
+    workspace.fails(
+        2,
+        &["train", "--config", "tiny.toml", "--set", "loss.image_bank=some"],
+        &["a number of images or \"all\""],
+    );
+    workspace.fails(2, &["train", "--config", "tiny.toml", "--set", "loss.image_bank=-1"], &["must be at least 0"]);
 }
 
 #[test]

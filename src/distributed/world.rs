@@ -225,6 +225,34 @@ impl World {
         Ok(self.gather_texts(&own)?.iter().flat_map(|text| text.lines().filter_map(note)).collect())
     }
 
+    /// Rows of all processes in one order, on the CPU: `places` says where in it, below `count`, each row of `own` [b, E] stands. Returns the
+    /// places that some process has, and their rows.
+    ///
+    /// # Errors
+    /// When two processes have one place, or as [`Self::gather`].
+    pub fn gather_rows(
+        &self,
+        places: &[usize],
+        own: &Tensor,
+        count: usize,
+    ) -> Result<(Vec<usize>, Tensor), DistributedError> {
+        let index: Vec<i64> = places.iter().map(|place| *place as i64).collect();
+        let mut shape = own.size();
+        shape[0] = count as i64;
+        let scattered =
+            Tensor::zeros(&shape, (own.kind(), Device::Cpu)).index_copy(0, &Tensor::from_slice(&index), own);
+        // Each place is one process's, so that adding zeros changes no bit.
+        let rows = self.sum(&scattered)?;
+        let mut present = vec![0; count];
+        places.iter().for_each(|place| present[*place] = 1);
+        let present = self.sum_numbers(&present)?;
+        self.agree_first("order of files", present.iter().all(|processes| *processes <= 1))?;
+        let present: Vec<usize> = (0..count).filter(|place| present[*place] > 0).collect();
+        let select: Vec<i64> = present.iter().map(|place| *place as i64).collect();
+        let rows = rows.index_select(0, &Tensor::from_slice(&select));
+        Ok((present, rows))
+    }
+
     /// Checks that all processes have the same `value` of `what`.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{EvalError, Ranks, SplitResult};
 use crate::data::{DataError, Skipped, Split};
-use crate::distributed::{Crew, DistributedError, World};
+use crate::distributed::{Crew, World};
 use crate::encoders::Encoders;
 use crate::features::{FeatureConfig, FeatureSource, Pool, Use};
 use crate::model::{CmdModel, catch_libtorch};
@@ -69,7 +69,7 @@ impl<'a> EvalSet<'a> {
             Ok::<(), EvalError>(())
         })?;
         let width = encoders.image().spec().width;
-        let (gallery, images) = gather_rows(&gallery, &rows_of(&parts, width), split.images.len(), crew.world)?;
+        let (gallery, images) = crew.world.gather_rows(&gallery, &rows_of(&parts, width), split.images.len())?;
         let skipped_images = gather_skipped(unreadable, crew.world)?;
         let copies = if crew.world.is_first() { tell_copies(split, config.data.workers as usize) } else { 0 };
         Ok(Self {
@@ -104,7 +104,7 @@ impl<'a> EvalSet<'a> {
             Ok::<(), EvalError>(())
         })?;
         let own = rows_of(&parts, self.images.size()[1]);
-        let (utterances, speech) = gather_rows(&utterances, &own, self.split.utterances.len(), self.crew.world)?;
+        let (utterances, speech) = self.crew.world.gather_rows(&utterances, &own, self.split.utterances.len())?;
         let skipped_speech = gather_skipped(unreadable, self.crew.world)?;
         Ok(self.in_order(&speech, &utterances, &skipped_speech))
     }
@@ -187,30 +187,6 @@ fn tell_copies(split: &Split, workers: usize) -> usize {
 /// The parts [b, E], one below the other.
 fn rows_of(parts: &[Tensor], width: i64) -> Tensor {
     if parts.is_empty() { Tensor::zeros([0, width], (Kind::Float, Device::Cpu)) } else { Tensor::cat(parts, 0) }
-}
-
-/// Rows of all processes in the order of the split: `places` says where in it, below `count`, each row of `own` [b, E] stands.
-/// Returns the places that some process has, and their rows.
-fn gather_rows(places: &[usize], own: &Tensor, count: usize, world: &World) -> Result<(Vec<usize>, Tensor), EvalError> {
-    let index: Vec<i64> = places.iter().map(|place| *place as i64).collect();
-    let index = Tensor::from_slice(&index);
-    let scatter = |rows: &Tensor| {
-        let mut shape = rows.size();
-        shape[0] = count as i64;
-        Tensor::zeros(&shape, (rows.kind(), Device::Cpu)).index_copy(0, &index, rows)
-    };
-    // Each place is one process's, so that adding zeros changes no bit.
-    let rows = world.sum(&scatter(own))?;
-    let mut present = vec![0; count];
-    places.iter().for_each(|place| present[*place] = 1);
-    let present = world.sum_numbers(&present)?;
-    if present.iter().any(|processes| *processes > 1) {
-        return Err(DistributedError::Differs { rank: world.rank(), what: "order of files" }.into());
-    }
-    let present: Vec<usize> = (0..count).filter(|place| present[*place] > 0).collect();
-    let select: Vec<i64> = present.iter().map(|place| *place as i64).collect();
-    let rows = rows.index_select(0, &Tensor::from_slice(&select));
-    Ok((present, rows))
 }
 
 fn gather_skipped(unreadable: Vec<(usize, DataError)>, world: &World) -> Result<Vec<Skipped>, EvalError> {

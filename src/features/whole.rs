@@ -123,7 +123,8 @@ impl FeatureSource<'_> {
         Ok(())
     }
 
-    /// Calls `visit` with the images of each group, as indices into the split, and their features. Returns what cannot be read.
+    /// Calls `visit` with the images of each group, as indices into the split, and their features; each process has its share of them. Returns
+    /// what cannot be read.
     ///
     /// # Errors
     /// When a file cannot be read and that counts as a failure, when an encoder or `visit` fails, or when a signal comes.
@@ -136,7 +137,8 @@ impl FeatureSource<'_> {
             Some(row) => Ok(Given::Known(row)),
             None => form.read(&split.images[image].path).map(Given::Read),
         };
-        let groups = self.share(self.split.images_in_groups(self.config.encoders.image.batch_size as usize));
+        let groups = self.split.images_in_groups(self.config.encoders.image.batch_size as usize);
+        let groups = share(groups, self.crew.world);
         let what = format!("encoding {} images", self.split.name);
         self.for_each((&what, "images"), groups, read, |group| {
             let (read, known) = parted(group);

@@ -129,6 +129,26 @@ pub struct SpeechChunk {
     pub rows: Tensor,
 }
 
+/// Images beside those of a batch that its speech is told from: I_cls of the training split, which never changes.
+#[derive(Debug)]
+pub struct FurtherImages {
+    /// [M, E], L2-normalised.
+    pub cls: Tensor,
+    /// bool `[M]`: those that the batch shows itself, which do not count.
+    pub shown: Option<Tensor>,
+}
+
+impl FurtherImages {
+    /// Logits [B, M] of S_cls [B, E].
+    fn logits(&self, speech_cls: &Tensor, inverse_tau: &Tensor) -> Tensor {
+        let logits = speech_cls.matmul(&self.cls.tr()) * inverse_tau;
+        match &self.shown {
+            Some(shown) => logits.masked_fill(shown, f64::NEG_INFINITY),
+            None => logits,
+        }
+    }
+}
+
 /// What the losses of a batch are computed from.
 #[derive(Debug)]
 pub struct Embedded {
@@ -288,16 +308,25 @@ impl CmdModel {
         self.fusion.as_ref()
     }
 
-    /// The losses of a batch. `noise` is used when `options.alpha` is not 0 and the model has a fusion encoder.
+    /// The losses of a batch. `noise` is used when `options.alpha` is not 0 and the model has a fusion encoder; L_sic tells the speech from
+    /// `further` images too.
     ///
     /// Gradients reach `speech_cls`, the fusion encoder and the temperature, never the image side.
     #[must_use]
-    pub fn losses(&self, embedded: &Embedded, noise: Option<&PatchNoise>, options: LossOptions) -> Losses {
+    pub fn losses(
+        &self,
+        embedded: &Embedded,
+        noise: Option<&PatchNoise>,
+        further: Option<&FurtherImages>,
+        options: LossOptions,
+    ) -> Losses {
         let inverse_tau = self.inverse_tau();
         let speech_cls = embedded.speech_cls.shallow_clone();
         let targets = Targets::new(&embedded.image_ids, options.same_image);
         let image_cls = Self::image_embedding(&embedded.image_cls);
-        let sic = targets.loss(&(speech_cls.matmul(&image_cls.tr()) * &inverse_tau));
+        let logits = speech_cls.matmul(&image_cls.tr()) * &inverse_tau;
+        let further = further.map(|further| further.logits(&speech_cls, &inverse_tau));
+        let sic = targets.loss_beside(&logits, further.as_ref());
 
         let cmd = match (&self.fusion, noise) {
             (Some(fusion), Some(noise)) if options.alpha != 0.0 => {

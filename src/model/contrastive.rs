@@ -43,21 +43,30 @@ impl Targets {
         }
     }
 
-    /// H(y, p), the mean over the rows of `logits` [B, B], with p their softmax.
-    fn cross_entropy(&self, logits: &Tensor) -> Tensor {
-        let log_p = match &self.excluded {
-            // An excluded pair has p = 0 and y = 0; 0 · log 0 counts as 0.
-            Some(excluded) => {
-                let logits = logits.masked_fill(excluded, f64::NEG_INFINITY);
-                logits.log_softmax(-1, Kind::Float).masked_fill(excluded, 0.0)
+    /// H(y, p), the mean over the rows of `logits` [B, B], with p the softmax over them and `further` [B, M], whose columns are all wrong.
+    fn cross_entropy(&self, logits: &Tensor, further: Option<&Tensor>) -> Tensor {
+        let log_softmax = |logits: &Tensor| match further {
+            Some(further) => {
+                let all = Tensor::cat(&[logits, further], 1).log_softmax(-1, Kind::Float);
+                all.narrow(1, 0, logits.size()[1])
             }
             None => logits.log_softmax(-1, Kind::Float),
+        };
+        let log_p = match &self.excluded {
+            // An excluded pair has p = 0 and y = 0; 0 · log 0 counts as 0.
+            Some(excluded) => log_softmax(&logits.masked_fill(excluded, f64::NEG_INFINITY)).masked_fill(excluded, 0.0),
+            None => log_softmax(logits),
         };
         -(log_p * &self.probabilities).sum_dim_intlist([-1i64].as_slice(), false, None).mean(Kind::Float)
     }
 
     /// Eq. 5: ½ [H(y^s2i, p^s2i) + H(y^i2s, p^i2s)] for `logits` [B speech, B images] already divided by tau.
     pub fn loss(&self, logits: &Tensor) -> Tensor {
-        (self.cross_entropy(logits) + self.cross_entropy(&logits.tr())) * 0.5
+        self.loss_beside(logits, None)
+    }
+
+    /// As [`Self::loss`]; the speech of the batch is told from `further` images too, by their logits [B, M].
+    pub fn loss_beside(&self, logits: &Tensor, further: Option<&Tensor>) -> Tensor {
+        (self.cross_entropy(logits, further) + self.cross_entropy(&logits.tr(), None)) * 0.5
     }
 }

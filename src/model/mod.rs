@@ -24,7 +24,8 @@ mod parameters;
 mod speech_head;
 
 pub use cmd_model::{
-    CmdGradient, CmdModel, Denoising, Embedded, Encoded, LossOptions, Losses, ModelConfig, Pairing, SpeechChunk,
+    CmdGradient, CmdModel, Denoising, Embedded, Encoded, FurtherImages, LossOptions, Losses, ModelConfig, Pairing,
+    SpeechChunk,
 };
 pub use contrastive::SameImage;
 pub use fusion::{Fused, FusionEncoder, QueryNorm};

@@ -82,7 +82,7 @@ impl ModelCard {
         };
         std::fs::create_dir_all(folder).map_err(failed(folder))?;
         let weights = folder.join("model.safetensors");
-        std::fs::copy(checkpoint.path().join("model.safetensors"), &weights).map_err(failed(&weights))?;
+        std::fs::copy(checkpoint.path(), &weights).map_err(failed(&weights))?;
         for (name, text) in [("config.json", self.config_json(model)), ("README.md", self.readme(model))] {
             let path = folder.join(name);
             std::fs::write(&path, text).map_err(failed(&path))?;
@@ -111,7 +111,7 @@ impl ModelCard {
         let parameters = model.parameters().count();
         format!(
             "---\n{}---\n\n# {name}\n\nA speech head for speech-image retrieval, trained with cross-modal denoising (CMD): it maps what the frozen speech \
-             encoder `{}` hears to the space of the frozen image encoder `{}`. {parameters} trained parameters, step {} on {} (seed {}), by cmd {VERSION}.\n\n\
+             encoder `{}` hears to the space of the frozen image encoder `{}`. {parameters} parameters, step {} on {} (seed {}), by cmd {VERSION}.\n\n\
              {}## Use\n\nThe two encoders are not part of it; their files are known by BLAKE3:\n\n| encoder | BLAKE3 |\n| --- | --- |\n| `{}` | `{}` |\n| `{}` | `{}` |\n\n    \
              cmd eval --checkpoint model.safetensors --data CONFIG --split test\n\n`scripts/open_in_pytorch.py` opens it with `torch.nn` alone.\n\n\
              ## Configuration\n\n```toml\n{config}```\n",

@@ -2,6 +2,7 @@
 
 mod adam;
 mod agree;
+mod bank;
 mod dry_run;
 mod figures;
 mod finite;
@@ -21,8 +22,8 @@ pub use metrics::Metrics;
 pub use recipe::{Identity, Recipe};
 pub use schedule::Schedule;
 pub use section::{
-    CmdConfig, CmdTemperature, FusionConfig, FusionStart, InitFusion, LogConfig, LossConfig, MixedData, NoiseConfig,
-    OnNan, OptimConfig, SpeechConfig, TrainConfig,
+    CmdConfig, CmdTemperature, FusionConfig, FusionStart, ImageBank, InitFusion, LogConfig, LossConfig, MixedData,
+    NoiseConfig, OnNan, OptimConfig, SpeechConfig, TrainConfig,
 };
 pub use session::Session;
 pub use sinks::{Sink, SinkError, TrainRecord};

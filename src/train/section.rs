@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::{CmdGradient, DonorPosition, Pairing, QueryNorm, SameImage};
 use crate::{Range, at_least, between, section};
@@ -60,11 +61,42 @@ section! {
     }
 }
 
+/// Images of the training split that speech is told from beside those of its batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageBank {
+    /// So many, drawn anew for each step; 0: none.
+    Some(i64),
+    /// All.
+    All,
+}
+
+impl Serialize for ImageBank {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Some(count) => serializer.serialize_i64(*count),
+            Self::All => serializer.serialize_str("all"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ImageBank {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::Integer(count) => Ok(Self::Some(count)),
+            toml::Value::String(text) if text == "all" => Ok(Self::All),
+            value => Err(D::Error::custom(format!("is {value}, but must be a number of images or \"all\""))),
+        }
+    }
+}
+
 section! {
     /// `[loss]`: the contrastive loss.
     pub struct LossConfig {
         /// Other utterances of the same image in a batch: "positives" (1/n each) or "masked".
         Fixed, Range::Any => same_image: SameImage = SameImage::Positives;
+        /// Images of the training split that speech is told from beside those of its batch: so many, drawn anew for each step, or "all"; exact, as
+        /// the image encoder is frozen. 0: none, as in the paper.
+        Fixed, at_least(0) => image_bank: ImageBank = ImageBank::Some(0);
     }
 }
 

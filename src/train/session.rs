@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::agree::check_sources;
+use super::bank::Bank;
 use super::sinks::Sink;
 use super::{Adam, FusionStart, InitFusion, Metrics, Recipe, TensorBoard, TrainError};
 use crate::checkpoint::{BestScore, CheckpointError, Fingerprint, RunDir, State};
@@ -60,6 +61,8 @@ pub struct Session<'a> {
     pub(super) leaks: Option<String>,
     /// Frozen features that other trainings use too.
     pub(super) pool: Option<Pool>,
+    /// Further negatives of the speech.
+    pub(super) bank: Option<Bank>,
 }
 
 impl<'a> Session<'a> {
@@ -112,6 +115,7 @@ impl<'a> Session<'a> {
             unreadable: HashSet::new(),
             leaks,
             pool: None,
+            bank: None,
         })
     }
 

@@ -6,7 +6,9 @@
 use tch::{Kind, Tensor};
 
 use crate::distributed::{DistributedError, World};
-use crate::model::{CmdModel, DropoutMask, Embedded, Encoded, LayerSum, LossOptions, Losses, PatchNoise, SpeechHead};
+use crate::model::{
+    CmdModel, DropoutMask, Embedded, Encoded, FurtherImages, LayerSum, LossOptions, Losses, PatchNoise, SpeechHead,
+};
 
 /// The losses of a global batch and their gradient.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct Step {
     pub noise: Option<PatchNoise>,
     /// Of this process's rows.
     pub dropout: Option<DropoutMask>,
+    /// Further negatives of the speech.
+    pub further: Option<FurtherImages>,
 }
 
 /// The gradient of L for a global batch of which `encoded` holds this process's rows.
@@ -64,7 +68,7 @@ pub fn gradient(
     };
     let (image_cls, image_ids) = (both[1].shallow_clone(), step.image_ids.shallow_clone());
     let embedded = Embedded { speech_cls: speech_cls.shallow_clone(), image_cls, patches, image_ids };
-    let losses = model.losses(&embedded, step.noise.as_ref(), options);
+    let losses = model.losses(&embedded, step.noise.as_ref(), step.further.as_ref(), options);
 
     let (of_head, of_losses) = model.leaves();
     let mut gradients = backward(&losses.total, of_losses, &[speech_cls]);

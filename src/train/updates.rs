@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::agree::{News, agree_on_start, exchange};
+use super::bank::Bank;
 use super::figures::Figures;
-use super::section::OnNan;
+use super::section::{ImageBank, OnNan};
 use super::sinks::TrainRecord;
 use super::step::{Gradient, Step, gradient};
 use super::{Session, TrainError, finite};
@@ -105,6 +106,8 @@ impl<'a> Session<'a> {
         self.unreadable.extend(source.unusable().keys());
         self.check_unreadable()?;
 
+        self.fill_bank(&source)?;
+
         let steps = self.recipe.train.steps as u64;
         let mut batches = self.batches(&source, self.state.step..steps);
         let mut progress = Progress::new("training", "steps", self.state.step, steps);
@@ -145,6 +148,16 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Encodes the images of the bank, if there is to be one.
+    fn fill_bank(&mut self, source: &FeatureSource) -> Result<(), TrainError> {
+        let (count, seed) = (self.recipe.loss.image_bank, self.recipe.seed());
+        if count != ImageBank::Some(0) {
+            let sizes = (self.split.images.len(), self.model.config().width);
+            self.bank = Some(Bank::new(source, sizes, (count, seed), self.crew.world)?);
+        }
+        Ok(())
+    }
+
     /// The batch of `step`, read and exchanged with the other processes, its features asked for.
     pub(super) fn ready(
         &mut self,
@@ -176,7 +189,8 @@ impl<'a> Session<'a> {
             let stays = self.model.speech().draw_dropout(dropout, rows.end - rows.start, longest);
             DropoutMask::new(to_device(&stays, self.encoders.device()), dropout)
         });
-        let step = Step { image_ids, first_row: rows.start as i64, noise, dropout };
+        let further = self.bank.as_ref().map(|bank| bank.of_step(step, &news.image_ids));
+        let step = Step { image_ids, first_row: rows.start as i64, noise, dropout, further };
         Ok(Ready { utterances: batch.utterances, encoded, step, news })
     }
 

@@ -89,6 +89,48 @@ fn doctor_says_what_works_and_what_mends_the_rest() {
 }
 
 #[test]
+fn a_profile_shows_what_each_thread_was_at() {
+    let workspace = Workspace::new(8);
+    let profiled = ["--profile", "trace.json", "--set", "train.steps=30", "--set", "cmd.alpha=0.5"];
+    workspace.ok(&[&["train", "--config", "tiny.toml", "--name", "a"], &profiled[..]].concat());
+    let text = std::fs::read_to_string(workspace.path("trace.json")).expect("a profile");
+    let events: Vec<Value> = serde_json::from_str(&text).expect("JSON");
+    // Begins and ends of a thread's work lie in one another, with times that do not fall.
+    let mut open: std::collections::HashMap<u64, Vec<String>> = std::collections::HashMap::new();
+    let mut counts: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
+    for event in events.iter().filter(|event| event["ph"] == "B" || event["ph"] == "E") {
+        let (name, thread) = (event["name"].as_str().expect("a name"), event["tid"].as_u64().expect("a thread"));
+        assert!(event["ts"].as_f64().is_some_and(|time| time >= 0.0) && event["pid"].is_number(), "{event}");
+        let stack = open.entry(thread).or_default();
+        if event["ph"] == "B" {
+            stack.push(name.to_owned());
+        } else {
+            assert_eq!(stack.pop().as_deref(), Some(name), "{event}");
+            *counts.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+    for name in [
+        "read",
+        "assemble",
+        "wait for batch",
+        "speech encoder",
+        "image encoder",
+        "speech head",
+        "losses",
+        "backward",
+        "update",
+    ] {
+        assert!(counts.get(name).is_some_and(|count| *count >= 20), "{name}: {counts:?}");
+    }
+    for name in ["save", "evaluate"] {
+        assert!(counts.contains_key(name), "{name}: {counts:?}");
+    }
+    // It ends long before a long run does.
+    assert!(counts["update"] < 30, "{counts:?}");
+    workspace.fails(1, &["train", "--config", "tiny.toml", "--profile", "none/trace.json"], &["none/trace.json"]);
+}
+
+#[test]
 fn trains_evaluates_and_leaves_a_run_behind() {
     let workspace = Workspace::new(8);
     workspace.ok(&["train", "--config", "tiny.toml", "--name", "a"]);

@@ -105,14 +105,19 @@ fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
     };
     let is_other = matches!(&cli.command, Command::Train(_) | Command::Cache(_))
         && Rank::from_environment().is_ok_and(|rank| rank.is_some_and(|rank| rank.rank > 0));
-    start_logging(match (cli.quiet || is_other, cli.verbose) {
+    let level = match (cli.quiet || is_other, cli.verbose) {
         (true, _) => "error",
         (_, 0) => "info",
         (_, 1) => "debug",
         _ => "trace",
-    });
+    };
+    let profile = match &cli.command {
+        Command::Train(args) if !is_other => args.profile_file()?,
+        _ => None,
+    };
+    let profile = start_logging(level, profile);
     match cli.command {
-        Command::Train(args) => train::run(&args).map(|()| 0),
+        Command::Train(args) => train::run(&args, profile).map(|()| 0),
         Command::Eval(args) => eval::run(&args).map(|()| 0),
         Command::Cache(args) => cache::run(&args).map(|()| 0),
         Command::Sweep(args) => sweep::run(&args).map(|()| 0),

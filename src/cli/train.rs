@@ -14,8 +14,10 @@ use crate::config::{Config, Needs, Override};
 use crate::data::Dataset;
 use crate::distributed::{Crew, DistributedConfig, Rank, World};
 use crate::encoders::Encoders;
+use crate::eval::SplitResult;
 use crate::signals::Signals;
-use crate::train::Session;
+use crate::telemetry::Profile;
+use crate::train::{Session, Sink, SinkError, TrainRecord};
 
 /// Trains a model and keeps its checkpoints, figures and configuration in a folder of its own.
 #[derive(Debug, clap::Args)]
@@ -51,6 +53,10 @@ pub(super) struct Args {
     /// Prints the effective configuration with defaults, comments and where each other value comes from, and stops.
     #[arg(long)]
     print_config: bool,
+    /// Writes what each thread of this process was at, until the first figures after 20 steps, in Chrome's trace format: for
+    /// ui.perfetto.dev or chrome://tracing.
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["dry_run", "print_config"])]
+    profile: Option<PathBuf>,
     /// Checks everything that the run needs, makes one update and a small evaluation, and writes nothing.
     #[arg(long)]
     dry_run: bool,
@@ -74,7 +80,34 @@ enum Target {
     Known(RunDir),
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Error> {
+/// Steps that a profile shows at least.
+const PROFILED: u64 = 20;
+
+/// Ends a profile after enough steps.
+struct EndOfProfile {
+    profile: Option<Profile>,
+    last: u64,
+}
+
+impl Sink for EndOfProfile {
+    fn rewind(&mut self, step: u64, _: bool) -> Result<(), SinkError> {
+        self.last = step + PROFILED;
+        Ok(())
+    }
+
+    fn train(&mut self, step: u64, _: &TrainRecord) -> Result<(), SinkError> {
+        if step >= self.last {
+            self.profile = None;
+        }
+        Ok(())
+    }
+
+    fn eval(&mut self, _: u64, _: &SplitResult) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+pub(super) fn run(args: &Args, profile: Option<Profile>) -> Result<(), Error> {
     let mut overrides: Vec<Override> = args.overrides.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
     args.name.as_deref().map_or(Ok(()), RunDir::check_name)?;
     let rank = Rank::from_environment();
@@ -167,6 +200,9 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     };
     describe(&dataset, &encoders, &session, &world, &run);
     session.write_to(run.clone());
+    if profile.is_some() {
+        session.add_sink(EndOfProfile { profile, last: 0 });
+    }
     session.train()?;
     if let Some(best) = session.best() {
         tracing::info!("best: step {} with mean R@1 {:.1} on {}", best.step, best.mean_r1, config.eval.split);
@@ -229,6 +265,12 @@ fn find(args: &Args, overrides: &[Override]) -> Result<(Target, Option<Config>),
 }
 
 impl Args {
+    /// The file of the profile; the process that starts others makes none.
+    pub(super) fn profile_file(&self) -> Result<Option<std::fs::File>, Error> {
+        let path = self.profile.as_deref().filter(|_| !self.launch.launches());
+        path.map(|path| std::fs::File::create(path).map_err(Error::output(path))).transpose()
+    }
+
     /// The configuration with where each value comes from.
     fn print_config(&self, target: &Target, overrides: &[Override]) -> Result<(), Error> {
         let file = match (target, &self.config) {

@@ -162,6 +162,7 @@ impl<T> Shared<T> {
     fn work<G: Groups<Group = T>>(&self, groups: &G, parts: &Parts<G::Item>, group: u64, item: Option<usize>) {
         let read = catch_unwind(AssertUnwindSafe(|| {
             let Some(item) = item else { return Some((Vec::new(), 0)) };
+            let _span = tracing::debug_span!("read").entered();
             let read = groups.read(group, item);
             let bytes = groups.bytes(&read);
             self.lock().held += bytes;
@@ -178,6 +179,7 @@ impl<T> Shared<T> {
             Ok(None) => return,
             Ok(Some((items, bytes))) => {
                 let items = items.into_iter().flatten().collect();
+                let _span = tracing::debug_span!("assemble").entered();
                 (catch_unwind(AssertUnwindSafe(|| groups.join(group, items))), bytes)
             }
             Err(panic) => (Err(panic), 0),

@@ -124,6 +124,7 @@ impl World {
     /// When another process is gone, or does not come in time.
     pub fn gather(&self, own: &Tensor) -> Result<Tensor, DistributedError> {
         let Some(group) = self.carrier(own) else { return Ok(own.detach()) };
+        let _span = tracing::debug_span!("gather").entered();
         let gathered = group.all_gather(&own.detach().to_device(group.device()).contiguous());
         Ok(gathered.map_err(|why| self.lost("gathering", why))?.to_device(own.device()))
     }
@@ -134,6 +135,7 @@ impl World {
     /// As [`Self::gather`].
     pub fn sum(&self, own: &Tensor) -> Result<Tensor, DistributedError> {
         let Some(group) = self.carrier(own) else { return Ok(own.shallow_clone()) };
+        let _span = tracing::debug_span!("sum").entered();
         let mut sum = own.detach().to_device(group.device()).contiguous().copy();
         group.all_reduce(&mut sum).map_err(|why| self.lost("summing", why))?;
         Ok(sum.to_device(own.device()))

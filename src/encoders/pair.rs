@@ -73,6 +73,7 @@ impl Encoders {
         lengths: &[i64],
         most_samples: i64,
     ) -> Result<Vec<SpeechStates>, EncoderError> {
+        let _span = tracing::debug_span!("speech encoder").entered();
         let encoded = catch_libtorch(|| {
             let chunks = chunks_by_length(lengths, self.speech_rows, most_samples, self.spread);
             let forward = |(start, count): (i64, i64)| {
@@ -93,6 +94,7 @@ impl Encoders {
     /// # Errors
     /// When a forward fails.
     pub fn encode_images(&self, input: &Pixels) -> Result<ImageStates, EncoderError> {
+        let _span = tracing::debug_span!("image encoder").entered();
         catch_libtorch(|| self.images_in_chunks(input)).unwrap_or_else(|error| Err(self.image.failed(error.why)))
     }
 

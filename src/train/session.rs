@@ -263,6 +263,7 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         if let Some(run) = &self.run {
+            let _span = tracing::debug_span!("save").entered();
             run.save(&self.model, self.adam.moments(), &self.state, self.recipe.train.keep as usize)?;
             self.saved = Some(self.state.step);
         }

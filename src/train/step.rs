@@ -47,6 +47,7 @@ pub fn gradient(
     options: LossOptions,
     world: &World,
 ) -> Result<Gradient, DistributedError> {
+    let span = tracing::debug_span!("speech head").entered();
     let head = model.speech();
     let sums: Vec<LayerSum> = encoded.speech.iter().map(|chunk| head.layer_sum(&chunk.hidden)).collect();
     let leaves: Vec<Tensor> = sums.iter().map(|LayerSum { sum, .. }| sum.detach().set_requires_grad(true)).collect();
@@ -58,6 +59,8 @@ pub fn gradient(
         .collect();
     let own_cls = Tensor::cat(&parts, 0).index_select(0, &encoded.speech_place);
 
+    span.exit();
+
     let width = own_cls.size()[1];
     let both = Tensor::cat(&[own_cls.detach(), encoded.image_cls.to_kind(Kind::Float)], 1);
     let both = world.gather(&both)?.split_with_sizes([width, encoded.image_cls.size()[1]], 1);
@@ -68,8 +71,12 @@ pub fn gradient(
     };
     let (image_cls, image_ids) = (both[1].shallow_clone(), step.image_ids.shallow_clone());
     let embedded = Embedded { speech_cls: speech_cls.shallow_clone(), image_cls, patches, image_ids };
+    let span = tracing::debug_span!("losses").entered();
     let losses = model.losses(&embedded, step.noise.as_ref(), step.further.as_ref(), options);
 
+    span.exit();
+
+    let span = tracing::debug_span!("backward").entered();
     let (of_head, of_losses) = model.leaves();
     let mut gradients = backward(&losses.total, of_losses, &[speech_cls]);
     let own_gradient = gradients.split_off(of_losses.len())[0].narrow(0, step.first_row, own_cls.size()[0]);
@@ -82,6 +89,7 @@ pub fn gradient(
     for ((sum, of_sum), chunk) in sums.iter().zip(&of_sums).zip(&encoded.speech) {
         of_speech[SpeechHead::LAYER_WEIGHTS] += sum.gradient(head, &chunk.hidden, of_sum);
     }
+    span.exit();
     let flat: Vec<Tensor> = of_speech.iter().chain(&gradients).map(|gradient| gradient.flatten(0, -1)).collect();
     Ok(Gradient { losses, flat: world.sum(&Tensor::cat(&flat, 0))?, own_cls: own_cls.detach() })
 }

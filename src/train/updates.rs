@@ -167,7 +167,7 @@ impl<'a> Session<'a> {
         window: &mut Window,
     ) -> Result<Ready, TrainError> {
         let waiting = Instant::now();
-        let batch = self.next_batch(batches)?;
+        let batch = tracing::debug_span!("wait for batch").in_scope(|| self.next_batch(batches))?;
         window.waited += waiting.elapsed().as_secs_f64();
         let news = self.exchange(batch.as_ref())?;
         // A process without a batch gave up waiting because of the signal that all know of now.
@@ -252,6 +252,7 @@ impl<'a> Session<'a> {
     pub(super) fn update(&mut self, ready: &Ready, gradient: &Gradient) -> Result<Option<Figures>, TrainError> {
         let step = self.state.step;
         let lr = self.recipe.schedule().at(step as i64);
+        let _span = tracing::debug_span!("update").entered();
         self.crew.world.settle()?;
         let failed = |error| TrainError::Libtorch { step: step + 1, error };
         let figures = Figures::read(gradient, &self.model, lr).map_err(failed)?;
@@ -345,6 +346,7 @@ impl<'a> Session<'a> {
 
     /// Evaluates, keeps the best, and writes that down. The weights are on the disk before.
     fn evaluate(&mut self, dev: &mut Option<EvalSet<'a>>) -> Result<(), TrainError> {
+        let _span = tracing::debug_span!("evaluate").entered();
         let set = match dev {
             Some(set) => set,
             None => dev.insert(EvalSet::new(

@@ -2,7 +2,7 @@
 size, side of the other thing, background), without which the patches would carry nothing for CMD, and of the whole scene.
 
     python scripts/demo_world/pretrain_image.py --out assets/demo/image_encoder.pt
-    python scripts/demo_world/pretrain_image.py --out data/unlabelled_cls.pt --no-scene-labels --f32
+    python scripts/demo_world/pretrain_image.py --out assets/demo/image_encoder_unlabelled_cls.pt --no-scene-labels --f32
 
 The second line makes an encoder whose CLS token saw captions alone, as CLIP's did (docs/cmd_study.md). Needs torch. The scenes are none of the demo's data set.
 """

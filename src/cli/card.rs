@@ -33,7 +33,7 @@ pub(super) struct Args {
 }
 
 /// Keys that say where things lie on this machine.
-const PLACES: [&str; 6] = ["path", "root", "images", "karpathy", "cache_dir", "init_from"];
+const PLACES: [&str; 7] = ["path", "root", "images", "karpathy", "cache_dir", "init_from", "mix"];
 
 pub(super) fn run(args: &Args) -> Result<(), Error> {
     let mut results = Vec::new();
@@ -49,7 +49,8 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     };
     let text = std::fs::read_to_string(run.config()).map_err(Error::output(run.config()))?;
     let named = run.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let card = ModelCard { name: args.name.clone().unwrap_or(named), state, config: shown(&text), results };
+    let denoises = checkpoint.load(Device::Cpu)?.fusion().is_some();
+    let card = ModelCard { name: args.name.clone().unwrap_or(named), state, config: shown(&text), denoises, results };
     card.write(&checkpoint, &model, &args.out)?;
     print(&format!("{}\n", args.out.display()))
 }

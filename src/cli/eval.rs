@@ -215,7 +215,7 @@ impl Args {
             };
             self.scoring.apply(&ranking, self.embeddings.len(), &mut findings)?;
             if let Some((name, vectors, theirs)) = &other {
-                vectors.check_same(&ranking.vectors).map_err(|why| {
+                ranking.vectors.check_same(vectors).map_err(|why| {
                     Error::Usage(format!("--compare {name}: {why}; both must rank the same queries in the same order"))
                 })?;
                 findings.compare(&ranking, &ranking.name, theirs, name);

@@ -49,7 +49,7 @@ impl Comparison {
     #[must_use]
     pub fn new(ours: &Ranks, theirs: &Ranks, owners: &[usize]) -> Self {
         let (ours, theirs) = (counts(ours, owners), counts(theirs, owners));
-        let images = ours.len();
+        let asked: Vec<usize> = (0..ours.len()).filter(|image| ours[*image].iter().any(|side| side[0] > 0.0)).collect();
         let difference = |chosen: &mut dyn Iterator<Item = usize>| {
             let (mut of_ours, mut of_theirs) = (Counts::default(), Counts::default());
             for image in chosen {
@@ -63,11 +63,11 @@ impl Comparison {
                 [speech, images, (speech + images) / 2.0]
             })
         };
-        let found = difference(&mut (0..images));
+        let found = difference(&mut asked.iter().copied());
         let resampled: Vec<[[f64; 3]; 3]> = (0..RESAMPLES)
             .map(|resample| {
                 let mut draw = Draw::new(0, Purpose::Bootstrap, [resample, 2]);
-                difference(&mut (0..images).map(|_| draw.below(images)))
+                difference(&mut asked.iter().map(|_| asked[draw.below(asked.len())]))
             })
             .collect();
         let of = |side: usize, place: usize| {
@@ -127,5 +127,6 @@ mod tests {
             (Ranks { speech: vec![1], images: vec![1, 0] }, Ranks { speech: vec![2], images: vec![1, 0] });
         let comparison = Comparison::new(&ours, &theirs, &[0]);
         assert_eq!((comparison.speech_to_image.r1.points, comparison.image_to_speech.r1.points), (100.0, 0.0));
+        assert_eq!(comparison.speech_to_image.r1.ci95, [100.0, 100.0]);
     }
 }

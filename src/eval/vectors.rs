@@ -196,13 +196,42 @@ fn tensors(folder: &Path) -> Result<[Tensor; 3], VectorsError> {
             );
             return Err(wrong(path, why));
         }
+        check_npy(&path).map_err(|why| wrong(path.clone(), why))?;
         let read = catch_libtorch(|| Tensor::read_npy(&path)).map_err(|error| error.why);
         read.and_then(|read| {
-            read.map_err(|error| format!("{error}; write it with numpy.save(numpy.ascontiguousarray(...))"))
+            read.map_err(|error| {
+                format!("{error}; write it with numpy.save, contiguous, as numpy.float32 or numpy.int64")
+            })
         })
         .map_err(|why| wrong(path, why))
     };
     Ok([read("speech")?, read("images")?, read("owners")?])
+}
+
+/// Says why the values in the file `path` are fewer or more than its header states: libtorch would read on.
+fn check_npy(path: &Path) -> Result<(), String> {
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    let broken = || "no whole file of numpy.save".to_owned();
+    let length = match (bytes.get(..6), bytes.get(6)) {
+        (Some(b"\x93NUMPY"), Some(1)) => {
+            bytes.get(8..10).map(|two| 10 + usize::from(two[0]) + 256 * usize::from(two[1]))
+        }
+        (Some(b"\x93NUMPY"), Some(2 | 3)) => {
+            bytes.get(8..12).map(|four| 12 + u32::from_le_bytes([four[0], four[1], four[2], four[3]]) as usize)
+        }
+        _ => None,
+    };
+    let length = length.filter(|length| *length <= bytes.len()).ok_or_else(broken)?;
+    let header = String::from_utf8_lossy(&bytes[10..length]);
+    let after = |key: &str| header.split_once(key).map(|(_, rest)| rest.trim_start_matches([':', ' ', '\'']));
+    let kind = after("'descr'").and_then(|rest| rest.split('\'').next()).ok_or_else(broken)?;
+    let size: usize = kind.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().map_err(|_| broken())?;
+    let shape = after("'shape'").and_then(|rest| rest.trim_start_matches('(').split(')').next()).ok_or_else(broken)?;
+    let mut count = Some(size);
+    for dimension in shape.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+        count = count.and_then(|count| count.checked_mul(dimension.parse().ok()?));
+    }
+    if count == Some(bytes.len() - length) { Ok(()) } else { Err(broken()) }
 }
 
 /// The `count` lines of `path`, or `letter` and a number each where there is no such file.
@@ -318,7 +347,17 @@ mod tests {
         unit(2).narrow(1, 0, 3).contiguous().write_npy(path.join("images.npy")).expect("written");
         assert!(refused(None).contains("speech is 4 wide and images are 3"));
         std::fs::write(path.join("images.npy"), b"no array").expect("written");
-        assert!(refused(None).contains("images.npy: "));
+        assert!(refused(None).contains("images.npy: no whole file"));
+        unit(2).write_npy(path.join("images.npy")).expect("written");
+        for name in ["images.npy", "speech.npy", "owners.npy"] {
+            let whole = std::fs::read(path.join(name)).expect("read");
+            for kept in [whole.len() - 1, whole.len() - 8, whole.len() / 2, 9, 0] {
+                std::fs::write(path.join(name), &whole[..kept]).expect("written");
+                assert!(refused(None).contains("no whole file of numpy.save"), "{name} {kept}");
+            }
+            std::fs::write(path.join(name), whole).expect("written");
+        }
+        Vectors::read(path, None).expect("whole again");
     }
 
     fn unit(rows: i64) -> Tensor {

@@ -9,6 +9,8 @@ use crate::VERSION;
 use crate::checkpoint::{Checkpoint, CheckpointError, State};
 use crate::model::CmdModel;
 
+/// What a folder holds that is a card already.
+const MARK: &str = "config.json";
 /// K of the recalls in a card.
 const KS: [&str; 3] = ["r1", "r5", "r10"];
 const SIDES: [(&str, &str); 3] =
@@ -47,6 +49,8 @@ pub struct ModelCard {
     pub state: State,
     /// The configuration as TOML, without the paths of this machine.
     pub config: String,
+    /// Whether it was trained with L_cmd.
+    pub denoises: bool,
     /// Results of `cmd eval --json`.
     pub results: Vec<Value>,
 }
@@ -81,9 +85,14 @@ impl ModelCard {
             move |source| CardError::Write { path, source }
         };
         std::fs::create_dir_all(folder).map_err(failed(folder))?;
+        let is_empty = std::fs::read_dir(folder).map_err(failed(folder))?.next().is_none();
+        if !is_empty && !folder.join(MARK).is_file() {
+            let why = "holds something else; name a new or empty folder with --out";
+            return Err(failed(folder)(std::io::Error::other(why)));
+        }
         let weights = folder.join("model.safetensors");
         std::fs::copy(checkpoint.path(), &weights).map_err(failed(&weights))?;
-        for (name, text) in [("config.json", self.config_json(model)), ("README.md", self.readme(model))] {
+        for (name, text) in [(MARK, self.config_json(model)), ("README.md", self.readme(model))] {
             let path = folder.join(name);
             std::fs::write(&path, text).map_err(failed(&path))?;
         }
@@ -109,8 +118,10 @@ impl ModelCard {
     fn readme(&self, model: &CmdModel) -> String {
         let Self { name, state, config, .. } = self;
         let parameters = model.parameters().count();
+        let how =
+            if self.denoises { "with cross-modal denoising (CMD)" } else { "without cross-modal denoising (CMD)" };
         format!(
-            "---\n{}---\n\n# {name}\n\nA speech head for speech-image retrieval, trained with cross-modal denoising (CMD): it maps what the frozen speech \
+            "---\n{}---\n\n# {name}\n\nA speech head for speech-image retrieval, trained {how}: it maps what the frozen speech \
              encoder `{}` hears to the space of the frozen image encoder `{}`. {parameters} parameters, step {} on {} (seed {}), by cmd {VERSION}.\n\n\
              {}## Use\n\nThe two encoders are not part of it; their files are known by BLAKE3:\n\n| encoder | BLAKE3 |\n| --- | --- |\n| `{}` | `{}` |\n| `{}` | `{}` |\n\n    \
              cmd eval --checkpoint model.safetensors --data CONFIG --split test\n\n`scripts/open_in_pytorch.py` opens it with `torch.nn` alone.\n\n\
@@ -133,7 +144,8 @@ impl ModelCard {
     fn head(&self) -> String {
         let text = |text: &str| Value::from(text).to_string();
         let mut head = format!(
-            "library_name: cmd\ntags:\n- speech-image-retrieval\n- cross-modal-denoising\ndatasets:\n- {}\nmodel-index:\n- name: {}\n  results:\n",
+            "library_name: cmd\ntags:\n- speech-image-retrieval\n{}datasets:\n- {}\nmodel-index:\n- name: {}\n  results:\n",
+            if self.denoises { "- cross-modal-denoising\n" } else { "" },
             text(&self.state.data.name),
             text(&self.name)
         );

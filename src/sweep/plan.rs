@@ -133,7 +133,8 @@ impl Plan {
                 let mut settings = self.vary.iter().fold(vec![base], |settings, vary| {
                     settings.iter().flat_map(|setting| vary.settings(setting, self.vary.len() > 1)).collect()
                 });
-                if let [_, .., last] = self.vary.as_slice() {
+                let several: Vec<&Vary> = self.vary.iter().filter(|vary| vary.values.len() > 1).collect();
+                if let [_, .., last] = several.as_slice() {
                     let values = last.values.len();
                     (0..).zip(&mut settings).for_each(|(place, setting)| setting.against = place - place % values);
                 }

@@ -176,9 +176,8 @@ impl EventFile {
         let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
         let mut events = Self { file, path };
         events.write(0, What::FileVersion(VERSION.to_owned()))?;
-        if newest.is_some() {
-            events.write(first as i64, What::Session(SessionLog { status: 1 }))?;
-        }
+        // TensorBoard takes the first start of a run for its beginning, and drops what is later than any other one.
+        events.write(first as i64, What::Session(SessionLog { status: 1 }))?;
         Ok(events)
     }
 

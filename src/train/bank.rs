@@ -25,12 +25,10 @@ impl Bank {
         source: &FeatureSource,
         (images, width): (usize, i64),
         (count, seed): (ImageBank, u64),
-        world: &World,
+        (device, world): (Device, &World),
     ) -> Result<Self, TrainError> {
         let (mut parts, mut places) = (Vec::new(), Vec::new());
-        let mut device = Device::Cpu;
         source.for_each_images(|group, states| {
-            device = states.cls.device();
             parts.push(
                 catch_libtorch(|| CmdModel::image_embedding(&states.cls).to_device(Device::Cpu))
                     .map_err(FeatureError::from)?,

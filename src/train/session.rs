@@ -199,7 +199,7 @@ impl<'a> Session<'a> {
         self.check_disk(run.path());
         self.sinks.push(Box::new(Metrics::new(&run.metrics())));
         if self.recipe.log.tensorboard {
-            self.sinks.push(Box::new(TensorBoard::new(&run.tensorboard(), &self.recipe)));
+            self.sinks.push(Box::new(TensorBoard::new(&run.tensorboard(), &run.metrics(), &self.recipe)));
         }
         self.run = Some(run);
     }

@@ -14,14 +14,16 @@ use crate::telemetry::EventFile;
 #[derive(Debug)]
 pub struct TensorBoard {
     folder: PathBuf,
+    /// The figures that are there twice, for those that a rewind takes along.
+    metrics: PathBuf,
     settings: Vec<(String, Value)>,
     events: Option<EventFile>,
 }
 
 impl TensorBoard {
-    /// The folder `folder`, which may not be there yet, for a training by `recipe`.
+    /// The folder `folder`, which may not be there yet, for a training by `recipe` whose `metrics.jsonl` is rewound before it.
     #[must_use]
-    pub fn new(folder: &Path, recipe: &Recipe) -> Self {
+    pub fn new(folder: &Path, metrics: &Path, recipe: &Recipe) -> Self {
         let Recipe { speech, fusion, noise, loss, cmd, optim, train, .. } = recipe;
         let sections = [
             ("speech", serde_json::to_value(speech)),
@@ -36,7 +38,7 @@ impl TensorBoard {
         for (name, section) in sections {
             leaves(name, &section.unwrap_or_default(), &mut |key, value| settings.push((key, value.clone())));
         }
-        Self { folder: folder.to_owned(), settings, events: None }
+        Self { folder: folder.to_owned(), metrics: metrics.to_owned(), settings, events: None }
     }
 
     fn write(&mut self, work: impl FnOnce(&mut EventFile) -> std::io::Result<()>) -> Result<(), SinkError> {
@@ -55,12 +57,24 @@ impl TensorBoard {
 }
 
 impl Sink for TensorBoard {
-    fn rewind(&mut self, step: u64, _: bool) -> Result<(), SinkError> {
-        // An evaluation at `step` that comes again has the same figures.
-        let events = EventFile::create(&self.folder, step + 1);
+    fn rewind(&mut self, step: u64, evaluated: bool) -> Result<(), SinkError> {
+        // An evaluation at `step` that comes again takes the figures of training along, which are written again.
+        let events = EventFile::create(&self.folder, if evaluated { step + 1 } else { step });
         self.events = Some(events.map_err(|source| SinkError { path: self.folder.clone(), source })?);
         let settings = std::mem::take(&mut self.settings);
-        self.write(|events| events.hyper_parameters(&settings))
+        self.write(|events| events.hyper_parameters(&settings))?;
+        if !evaluated {
+            let text = std::fs::read_to_string(&self.metrics).unwrap_or_default();
+            let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            for mut line in lines.filter(|line| line["step"] == step && line["kind"] == "train") {
+                line.as_object_mut().into_iter().for_each(|line| {
+                    line.shift_remove("step");
+                    line.shift_remove("time");
+                });
+                self.scalars(step, "train", &line)?;
+            }
+        }
+        Ok(())
     }
 
     fn train(&mut self, step: u64, record: &TrainRecord) -> Result<(), SinkError> {

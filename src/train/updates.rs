@@ -153,7 +153,7 @@ impl<'a> Session<'a> {
         let (count, seed) = (self.recipe.loss.image_bank, self.recipe.seed());
         if count != ImageBank::Some(0) {
             let sizes = (self.split.images.len(), self.model.config().width);
-            self.bank = Some(Bank::new(source, sizes, (count, seed), self.crew.world)?);
+            self.bank = Some(Bank::new(source, sizes, (count, seed), (self.encoders.device(), self.crew.world))?);
         }
         Ok(())
     }

@@ -26,7 +26,10 @@ fn main() {
     }
 }
 
-/// `CMD_VERSION`: the package's, and where there is a git repository, the commit that was checked out.
+/// What the program is made of.
+const SOURCES: [&str; 4] = ["src", "Cargo.toml", "Cargo.lock", "build.rs"];
+
+/// `CMD_VERSION`: the package's, and where there is a git repository, the commit that was checked out and whether a source has changed since.
 fn name_version() {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
@@ -36,8 +39,11 @@ fn name_version() {
     // A package unpacked inside another repository is none of that's commits.
     let is_own = git(&["rev-parse", "--show-prefix"]).is_some_and(|prefix| prefix.is_empty());
     let revision = is_own.then(|| git(&["rev-parse", "--short=10", "HEAD"])).flatten();
-    let version = revision.map_or(package.to_owned(), |revision| format!("{package} (git {revision})"));
+    let changed = git(&[&["status", "--porcelain", "--"], &SOURCES[..]].concat()).is_none_or(|files| !files.is_empty());
+    let changed = if changed { ", changed" } else { "" };
+    let version = revision.map_or(package.to_owned(), |revision| format!("{package} (git {revision}{changed})"));
     println!("cargo:rustc-env=CMD_VERSION={version}");
+    SOURCES.iter().for_each(|path| println!("cargo:rerun-if-changed={path}"));
     // Written anew by every commit and checkout.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| is_own && Path::new(log).exists()) {
         println!("cargo:rerun-if-changed={log}");

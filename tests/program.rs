@@ -98,9 +98,12 @@ fn a_profile_shows_what_each_thread_was_at() {
     // Begins and ends of a thread's work lie in one another, with times that do not fall.
     let mut open: std::collections::HashMap<u64, Vec<String>> = std::collections::HashMap::new();
     let mut counts: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
+    let mut last: std::collections::HashMap<u64, f64> = std::collections::HashMap::new();
     for event in events.iter().filter(|event| event["ph"] == "B" || event["ph"] == "E") {
         let (name, thread) = (event["name"].as_str().expect("a name"), event["tid"].as_u64().expect("a thread"));
-        assert!(event["ts"].as_f64().is_some_and(|time| time >= 0.0) && event["pid"].is_number(), "{event}");
+        let time = event["ts"].as_f64().expect("a time");
+        let before = last.insert(thread, time).unwrap_or(0.0);
+        assert!(time >= before && event["pid"].is_number(), "{event} after {before}");
         let stack = open.entry(thread).or_default();
         if event["ph"] == "B" {
             stack.push(name.to_owned());

@@ -76,7 +76,11 @@ fn another_run_is_compared_on_the_same_queries() {
     let text = std::fs::read_to_string(&ids).expect("names");
     std::fs::write(&ids, text.replace("test%200.png", "other.png")).expect("written");
     let refused = ["eval", "--embeddings", "out/a", "--compare", "out/b"];
-    workspace.fails(2, &refused, &["--compare b: a row is", "the same queries in the same order"]);
+    workspace.fails(
+        2,
+        &refused,
+        &["--compare b: a row of images is other.png, not test%200.png", "the same queries in the same order"],
+    );
 }
 
 #[test]
@@ -99,6 +103,49 @@ fn parts_of_a_split_add_up() {
     assert_eq!(breakdowns[2]["groups"].as_array().map(Vec::len), Some(3));
     let table = workspace.ok(&[&["eval"], &kinds[..]].concat());
     assert!(table.contains("speaker |") && table.contains("family"), "{table}");
+}
+
+#[test]
+fn systems_of_one_name_have_a_folder_each() {
+    let workspace = Workspace::new(4);
+    workspace.ok(&train("a", &["--set", "train.steps=3"]));
+    for folder in ["x/sys", "y/sys"] {
+        workspace.ok(&["eval", "--export", &format!("embeddings={folder}")]);
+    }
+    workspace.ok(&["eval", "--embeddings", "x/sys", "--embeddings", "y/sys", "--export", "ranks=out"]);
+    let read = |name: &str| std::fs::read_to_string(workspace.path(&format!("out/{name}/ranks.csv"))).expect("ranks");
+    assert_eq!(read("sys"), read("sys-2"));
+}
+
+#[test]
+fn a_card_tells_its_own_figures_and_takes_no_folder_from_others() {
+    let workspace = Workspace::new(4);
+    for (name, alpha) in [("a", "cmd.alpha=0.5"), ("b", "cmd.alpha=0")] {
+        workspace.ok(&train(name, &["--set", "train.steps=3", "--set", alpha]));
+        let results = workspace.ok(&["eval", "--checkpoint", &format!("runs/{name}"), "--json"]);
+        std::fs::write(workspace.path(&format!("{name}.json")), results).expect("written");
+        workspace.ok(&[
+            "card",
+            &format!("runs/{name}"),
+            "--results",
+            &format!("{name}.json"),
+            "--out",
+            &format!("card-{name}"),
+        ]);
+    }
+    let readme =
+        |name: &str| std::fs::read_to_string(workspace.path(&format!("card-{name}/README.md"))).expect("a card");
+    assert!(readme("a").contains("trained with cross-modal") && readme("b").contains("trained without cross-modal"));
+    workspace.fails(
+        2,
+        &["card", "runs/a", "--results", "b.json", "--out", "c"],
+        &["b.json: holds results of", "not of"],
+    );
+    // Again into the same folder, but never over something else.
+    workspace.ok(&["card", "runs/a", "--out", "card-a"]);
+    let before = std::fs::read(workspace.path("runs/a/best/model.safetensors")).expect("weights");
+    workspace.fails(1, &["card", "runs/a", "--out", "runs/a/best"], &["holds something else"]);
+    assert_eq!(std::fs::read(workspace.path("runs/a/best/model.safetensors")).expect("weights"), before);
 }
 
 #[test]

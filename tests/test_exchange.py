@@ -123,7 +123,7 @@ class Exchange(unittest.TestCase):
             figures = {(result.metric_name, round(result.metric_value, 2)) for result in card.data.eval_results}
             recalls = json.loads(results)["results"][0]["speech_to_image"]
             self.assertIn(("speech -> image R@1", round(recalls["r1"], 2)), figures)
-            self.assertEqual((len(figures), card.data.library_name, card.data.model_name), (9, "cmd", "a"))
+            self.assertEqual((len(figures), card.data.tags[0], card.data.model_name), (9, "speech-image-retrieval", "a"))
             config = json.loads((folder / "card" / "config.json").read_text())
             self.assertEqual((config["model_type"], config["step"], len(config["speech_encoder"]["fingerprint"])), ("cmd", 6, 64))
             weights = (folder / "card" / "model.safetensors").read_bytes()

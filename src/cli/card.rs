@@ -36,21 +36,20 @@ pub(super) struct Args {
 const PLACES: [&str; 7] = ["path", "root", "images", "karpathy", "cache_dir", "init_from", "mix"];
 
 pub(super) fn run(args: &Args) -> Result<(), Error> {
-    let mut results = Vec::new();
-    for file in &args.results {
-        results.extend(ModelCard::read_results(file)?);
-    }
     let (checkpoint, run) = RunDir::find(&args.run, &args.output)?;
     let state = checkpoint.verify()?;
-    let model = checkpoint.load_for_inference(Device::Cpu)?;
+    let mut results = Vec::new();
+    for file in &args.results {
+        results.extend(ModelCard::read_results(file, &checkpoint)?);
+    }
+    let model = checkpoint.load(Device::Cpu)?;
     let Some(run) = run else {
         let why = "lies in no run, whose configuration a card tells; name a run".to_owned();
         return Err(CheckpointError::Missing { path: checkpoint.path().to_owned(), why }.into());
     };
     let text = std::fs::read_to_string(run.config()).map_err(Error::output(run.config()))?;
     let named = run.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let denoises = checkpoint.load(Device::Cpu)?.fusion().is_some();
-    let card = ModelCard { name: args.name.clone().unwrap_or(named), state, config: shown(&text), denoises, results };
+    let card = ModelCard { name: args.name.clone().unwrap_or(named), state, config: shown(&text), results };
     card.write(&checkpoint, &model, &args.out)?;
     print(&format!("{}\n", args.out.display()))
 }

@@ -149,20 +149,15 @@ fn cuda() -> Vec<Finding> {
     let driver = std::fs::read_to_string("/proc/driver/nvidia/version").ok();
     let driver = driver.as_deref().and_then(|text| text.lines().next()).map(str::trim);
     let is_there = driver.is_some() || Path::new("/dev/nvidiactl").exists();
-    if !tch::utils::has_cuda() {
-        let found = "libtorch is built or linked without CUDA".to_owned();
-        return vec![if is_there {
-            let mend = "rm -rf .venv && scripts/setup (it installs libtorch with CUDA where a device is)";
-            Finding::broken("CUDA", format!("{found}, but there is a device"), mend)
-        } else {
-            Finding::fine("CUDA", format!("{found}, and no device is seen: everything runs on the CPU"))
-        }];
-    }
     let count = Cuda::device_count();
     if count == 0 {
-        let mend = "install NVIDIA's driver, and look at CUDA_VISIBLE_DEVICES; nvidia-smi must list the device";
-        let found = format!("libtorch has CUDA but sees no device; driver: {}", driver.unwrap_or("none"));
-        return vec![Finding::broken("CUDA", found, mend)];
+        return vec![if is_there {
+            let found = format!("there is a device, but libtorch sees none; driver: {}", driver.unwrap_or("none"));
+            let mend = "if nvidia-smi lists it and CUDA_VISIBLE_DEVICES is unset, libtorch is the one for the CPU: rm -rf .venv && scripts/setup";
+            Finding::broken("CUDA", found, mend)
+        } else {
+            Finding::fine("CUDA", "no device: everything runs on the CPU".to_owned())
+        }];
     }
     let mut findings = vec![match devices() {
         Some(devices) => Finding::fine("CUDA", format!("{count} devices; {devices}")),
@@ -229,7 +224,13 @@ fn disk(what: &'static str, folder: &Path, least: f64) -> Finding {
 fn configuration(path: &Path, overrides: &[Override]) -> Vec<Finding> {
     let config = match Config::load(path, overrides, Needs::Encoders) {
         Ok(config) => config,
-        Err(error) => return vec![Finding::broken("configuration", error.to_string(), "change that key")],
+        Err(error) => {
+            return vec![Finding::broken(
+                "configuration",
+                error.to_string(),
+                "cmd train --config FILE --print-config shows every key",
+            )];
+        }
     };
     let mut findings = vec![Finding::fine("configuration", path.display().to_string())];
     findings.push(match Dataset::load(&config.data) {

@@ -8,13 +8,13 @@ use tch::Device;
 
 use super::device::{Local, device};
 use super::error::Error;
-use super::scoring::{Findings, Opponent, Ranking, ScoringArgs};
+use super::scoring::{Findings, Opponent, Ranking, ScoringArgs, embedded_once};
 use super::{load_dataset, print};
 use crate::checkpoint::{Checkpoint, CheckpointError, RunDir};
 use crate::config::{Config, ConfigError, Needs, Override};
 use crate::data::{Dataset, Split};
 use crate::distributed::{Crew, World};
-use crate::encoders::{Cache, Encoders, EncodersConfig};
+use crate::encoders::{Encoders, EncodersConfig};
 use crate::eval::{
     BETA, Embeddings, EvalSet, Protocol, QueryBank, Ranks, Reranking, Score, SplitResult, Vectors, retrieval_picture,
     table,
@@ -57,7 +57,7 @@ pub(super) struct Args {
     querybank: Option<String>,
     /// Embeddings of any system in place of a model: a folder with embeddings.safetensors, or with speech.npy, images.npy and owners.npy (the row
     /// of images that each row of speech speaks of). Several give one table.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["checkpoint", "data", "rerank", "querybank", "picture", "by"])]
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["checkpoint", "split", "overrides", "data", "rerank", "querybank", "picture", "by"])]
     embeddings: Vec<PathBuf>,
     /// How embeddings whose rows are not of length 1 are compared: cosine or dot.
     #[arg(long, value_name = "HOW", requires = "embeddings")]
@@ -142,11 +142,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
             _ => loaded.insert((config.encoders.clone(), Encoders::load(&config.encoders, device)?)),
         };
         checkpoint.check_encoders(&model, encoders)?;
-        let mut features = config.features();
-        // Embedded once, so nothing is worth keeping in memory.
-        if features.encoders.speech.cache == Cache::Memory {
-            features.encoders.speech.cache = Cache::None;
-        }
+        let features = embedded_once(&config);
         let mut set = EvalSet::new(&split, encoders, &features, crew, None)?;
         let embeddings = set.embed(&model)?;
         let (result, ranks) = set.rank_each(&embeddings)?;
@@ -156,8 +152,8 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
                 .and_then(|svg| file.write(&svg));
         }
         let ranking = Ranking {
-            name: format!("{} {}", result.dataset, result.split),
-            from: [result.dataset.clone(), result.split.clone()],
+            dataset: result.dataset.clone(),
+            split: result.split.clone(),
             vectors: Vectors::of(&split, &embeddings),
             ranks: &ranks,
             of: Some((&split, &embeddings)),
@@ -194,7 +190,8 @@ impl Args {
     /// Ranks embeddings in files, all by the same rule.
     fn rank_vectors(&self, device: Device) -> Result<(), Error> {
         let name = |folder: &Path| {
-            folder.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into_owned())
+            let whole = folder.canonicalize().unwrap_or(folder.to_owned());
+            whole.file_name().map_or_else(|| "embeddings".to_owned(), |name| name.to_string_lossy().into_owned())
         };
         let other = self.scoring.compare.as_deref().map(|folder| -> Result<_, Error> {
             let vectors = Vectors::read(folder, self.score)?;
@@ -206,19 +203,13 @@ impl Args {
         for folder in &self.embeddings {
             let vectors = Vectors::read(folder, self.score)?;
             let (result, ranks) = SplitResult::of_vectors(&name(folder), &vectors, device)?;
-            let ranking = Ranking {
-                name: name(folder),
-                from: [name(folder), "test".to_owned()],
-                vectors,
-                ranks: &ranks,
-                of: None,
-            };
+            let ranking = Ranking { dataset: name(folder), split: "test".to_owned(), vectors, ranks: &ranks, of: None };
             self.scoring.apply(&ranking, self.embeddings.len(), &mut findings)?;
             if let Some((name, vectors, theirs)) = &other {
                 ranking.vectors.check_same(vectors).map_err(|why| {
                     Error::Usage(format!("--compare {name}: {why}; both must rank the same queries in the same order"))
                 })?;
-                findings.compare(&ranking, &ranking.name, theirs, name);
+                findings.compare(&ranking, &ranking.dataset, theirs, name);
             }
             results.push(result);
         }

@@ -1,5 +1,6 @@
 //! What `cmd eval` makes of a ranking beside its recalls: parts of a split, another system on the same queries, files.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,11 +14,12 @@ use crate::checkpoint::{Checkpoint, CheckpointError, RunDir};
 use crate::config::{Config, Needs};
 use crate::data::Split;
 use crate::distributed::Crew;
-use crate::encoders::Encoders;
+use crate::encoders::{Cache, Encoders};
 use crate::eval::{
     Breakdown, Comparison, Differences, Embeddings, EvalSet, Grouping, Ranks, Vectors, export_mteb, export_ranks,
     export_trec,
 };
+use crate::features::FeatureConfig;
 use crate::model::CmdModel;
 
 /// Options of that.
@@ -71,19 +73,27 @@ impl FromStr for Export {
 
 /// A ranking of one system.
 pub(super) struct Ranking<'a> {
-    /// Data set and split, or folder of embeddings.
-    pub(super) name: String,
-    /// Data set and split, as far as they are known.
-    pub(super) from: [String; 2],
+    /// Data set, or folder of embeddings.
+    pub(super) dataset: String,
+    pub(super) split: String,
     pub(super) vectors: Vectors,
     pub(super) ranks: &'a Ranks,
     /// Where the queries come from, if that is known.
     pub(super) of: Option<(&'a Split, &'a Embeddings)>,
 }
 
+impl Ranking<'_> {
+    /// How it is called in tables.
+    fn name(&self) -> String {
+        if self.of.is_some() { format!("{} {}", self.dataset, self.split) } else { self.dataset.clone() }
+    }
+}
+
 /// What was found of it.
 #[derive(Default)]
 pub(super) struct Findings {
+    /// Folders that rankings have been written to.
+    folders: HashSet<PathBuf>,
     tables: Vec<String>,
     breakdowns: Vec<Value>,
     comparisons: Vec<Value>,
@@ -100,7 +110,7 @@ impl ScoringArgs {
     /// Writes the files of `ranking`, one of `count`, and adds its parts to `findings`.
     pub(super) fn apply(&self, ranking: &Ranking, count: usize, findings: &mut Findings) -> Result<(), Error> {
         for Export { form, folder } in &self.export {
-            let folder = if count > 1 { folder.join(ranking.name.replace([' ', '/'], "-")) } else { folder.clone() };
+            let folder = if count > 1 { findings.own_folder(folder, &ranking.name()) } else { folder.clone() };
             let Ranking { vectors, ranks, of, .. } = ranking;
             let said = of.map(|(split, embeddings)| {
                 move |row: usize| {
@@ -113,7 +123,7 @@ impl ScoringArgs {
                 Form::Ranks => export_ranks(&folder, vectors, ranks, said),
                 Form::Trec => export_trec(&folder, vectors, ranks, "cmd"),
                 Form::Mteb => {
-                    let [dataset, split] = &ranking.from;
+                    let Ranking { dataset, split, .. } = ranking;
                     export_mteb(&folder, vectors, ranks, dataset, split).map(|is_task| {
                         if !is_task {
                             tracing::warn!("{dataset} {split} is no task of MTEB: its leaderboard takes the test split of SpokenCOCO alone");
@@ -126,7 +136,7 @@ impl ScoringArgs {
         }
         if let Some((split, embeddings)) = ranking.of {
             for by in &self.by {
-                findings.breakdown(&ranking.name, &Breakdown::new(*by, split, embeddings, ranking.ranks));
+                findings.breakdown(&ranking.name(), &Breakdown::new(*by, split, embeddings, ranking.ranks));
             }
         }
         Ok(())
@@ -134,6 +144,14 @@ impl ScoringArgs {
 }
 
 impl Findings {
+    /// A folder in `folder` for the ranking `name`, which no other ranking has.
+    fn own_folder(&mut self, folder: &Path, name: &str) -> PathBuf {
+        let plain = name.replace([' ', '/'], "-");
+        let numbered = (2..).map(|number| format!("{plain}-{number}"));
+        let mut free = [plain.clone()].into_iter().chain(numbered).map(|name| folder.join(name));
+        free.find(|folder| self.folders.insert(folder.clone())).unwrap_or_else(|| unreachable!("numbers do not end"))
+    }
+
     fn breakdown(&mut self, name: &str, breakdown: &Breakdown) {
         self.tables.push(format!("{name}\n{}", breakdown.table()));
         self.breakdowns.push(named(name, &[], breakdown));
@@ -144,7 +162,11 @@ impl Findings {
         let comparison = Comparison::new(ranking.ranks, theirs, &ranking.vectors.owners);
         let mut table = format!(
             "{}: {ours} less {other}, points and 95 % interval\n{:15} | {:^20} | {:^20} | {:^20}",
-            ranking.name, "", "R@1", "R@5", "R@10"
+            ranking.name(),
+            "",
+            "R@1",
+            "R@5",
+            "R@10"
         );
         let sides = [
             ("Speech -> Image", &comparison.speech_to_image),
@@ -159,7 +181,7 @@ impl Findings {
             }
         }
         self.tables.push(table);
-        self.comparisons.push(named(&ranking.name, &[("ours", ours), ("theirs", other)], &comparison));
+        self.comparisons.push(named(&ranking.name(), &[("ours", ours), ("theirs", other)], &comparison));
     }
 
     /// Everything as tables, each after an empty line.
@@ -185,6 +207,15 @@ fn named(name: &str, texts: &[(&str, &str)], found: &impl Serialize) -> Value {
         fields.into_iter().for_each(|(key, value)| object[key] = value);
     }
     object
+}
+
+/// How features are come by for a single embedding: nothing is worth keeping in memory.
+pub(super) fn embedded_once(config: &Config) -> FeatureConfig {
+    let mut features = config.features();
+    if features.encoders.speech.cache == Cache::Memory {
+        features.encoders.speech.cache = Cache::None;
+    }
+    features
 }
 
 /// Another trained model, which ranks the same queries.
@@ -226,21 +257,20 @@ impl Opponent {
             let encoders = &config.encoders;
             (encoders.speech.path.clone(), encoders.image.path.clone(), encoders.speech.dtype, encoders.image.dtype)
         };
-        let (embeddings, ranks) = if files(&self.own) == files(config) {
+        let embed = |set: &mut EvalSet, encoders: &Encoders| -> Result<_, Error> {
             self.checkpoint.check_encoders(&self.model, encoders)?;
             let embeddings = set.embed(&self.model)?;
             let ranks = set.rank_each(&embeddings)?.1;
-            (embeddings, ranks)
+            Ok((embeddings, ranks))
+        };
+        let (embeddings, ranks) = if files(&self.own) == files(config) {
+            embed(set, encoders)?
         } else {
             let encoders = Encoders::load(&self.own.encoders, device)?;
-            self.checkpoint.check_encoders(&self.model, &encoders)?;
-            let mut features = config.features();
-            features.encoders = self.own.encoders.clone();
+            let config = Config { encoders: self.own.encoders.clone(), ..config.clone() };
             let split = Arc::new(set.split().clone());
-            let mut set = EvalSet::new(&split, &encoders, &features, crew, None)?;
-            let embeddings = set.embed(&self.model)?;
-            let ranks = set.rank_each(&embeddings)?.1;
-            (embeddings, ranks)
+            let mut set = EvalSet::new(&split, &encoders, &embedded_once(&config), crew, None)?;
+            embed(&mut set, &encoders)?
         };
         if embeddings.owners == owners {
             Ok(ranks)

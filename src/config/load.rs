@@ -104,7 +104,9 @@ impl Config {
         overrides.iter().for_each(|change| layers.change(change));
         let (table, sources) = layers.into_parts();
         let refused = |key: String, why: String| {
-            let place = sources.of(&key).map_or_else(|| path.display().to_string(), str::to_owned);
+            // train.mix[0].weight is of train.mix.
+            let whole = key.split('[').next().unwrap_or(&key);
+            let place = sources.of(whole).map_or_else(|| path.display().to_string(), str::to_owned);
             ConfigError::Value { place, key, why }
         };
         let config: Self = serde_path_to_error::deserialize(Value::Table(table))

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Ranks;
+use super::{Ranks, percentile_interval};
 use crate::draw::{Draw, Purpose};
 
 /// Resamples of the bootstrap.
@@ -71,10 +71,8 @@ impl Comparison {
             })
             .collect();
         let of = |side: usize, place: usize| {
-            let mut values: Vec<f64> = resampled.iter().map(|sample| sample[place][side]).collect();
-            values.sort_unstable_by(f64::total_cmp);
-            let at = |part: f64| values[(part * (values.len() - 1) as f64).round() as usize];
-            Difference { points: found[place][side], ci95: [at(0.025), at(0.975)] }
+            let ci95 = percentile_interval(resampled.iter().map(|sample| sample[place][side]).collect());
+            Difference { points: found[place][side], ci95 }
         };
         let each = |side: usize| Differences { r1: of(side, 0), r5: of(side, 1), r10: of(side, 2) };
         Self { speech_to_image: each(0), image_to_speech: each(1), mean: each(2) }

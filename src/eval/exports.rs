@@ -7,14 +7,16 @@ use std::path::Path;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
+use super::nearest::for_each_nearest;
 use super::{Ranks, Similarities, Vectors};
+use crate::model::LibtorchError;
 
 /// Items of each query in a list of ranks.
 const FOUND: usize = 10;
 /// Items of each query in a run of TREC, as its own runs have.
 pub(super) const DEPTH: usize = 1000;
-/// Scores that are held at once.
-const BLOCK: i64 = 16 << 20;
+/// Items that are looked at beyond those.
+const EDGE: usize = 32;
 
 /// A query and what it found.
 #[derive(Serialize)]
@@ -131,32 +133,39 @@ impl Side<'_> {
     /// where they are level.
     pub(super) fn each(&self, most: usize, mut visit: impl FnMut(usize, &[(usize, f32)]) -> Result<()>) -> Result<()> {
         let (queries, items) = (self.queries.0, self.items.0);
-        let (count, all) = (queries.size()[0], items.size()[0]);
         let is_speech = self.direction == SPEECH;
         let (speech, images) = if is_speech { (queries, items) } else { (items, queries) };
         let exact = Similarities::of_embeddings(speech, images, Device::Cpu);
-        let step = (BLOCK / all.max(1)).max(1);
-        for start in (0..count).step_by(step as usize) {
-            let scores = queries.narrow(0, start, step.min(count - start)).matmul(&items.tr());
-            // Some more than are needed: those at the edge may be level with others.
-            let kept = (most as i64 + 32).min(all);
-            let places = scores.topk(kept, 1, true, true).1;
-            for row in 0..places.size()[0] {
-                let query = (start + row) as usize;
-                if self.right[query].is_empty() {
-                    continue;
-                }
-                let places: Vec<i64> = Vec::try_from(places.get(row)).map_err(std::io::Error::other)?;
-                let score = |item: usize| if is_speech { exact.score(query, item) } else { exact.score(item, query) };
-                let mut found: Vec<(usize, f32)> =
-                    places.into_iter().map(|item| (item as usize, score(item as usize))).collect();
-                let is_right = |item: usize| self.right[query].contains(&item);
-                found.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| is_right(a.0).cmp(&is_right(b.0))));
-                found.truncate(most);
-                visit(query, &found)?;
+        // Some more than are needed: those at the edge may be level with others.
+        for_each_nearest(queries, items, most + EDGE, |query, places| {
+            let right = &self.right[query];
+            if right.is_empty() {
+                return Ok(());
             }
-        }
-        Ok(())
+            // 0 and -0 are level.
+            let score = |item: usize| 0.0 + if is_speech { exact.score(query, item) } else { exact.score(item, query) };
+            let mut found: Vec<(usize, f32)> = places.iter().map(|item| (*item, score(*item))).collect();
+            let is_right = |item: usize| right.contains(&item);
+            found.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| is_right(a.0).cmp(&is_right(b.0))));
+            found.truncate(most);
+            visit(query, &found).map_err(Failure::Writing)
+        })
+        .map_err(|failure| match failure {
+            Failure::Writing(error) => error,
+            Failure::Libtorch(error) => std::io::Error::other(error),
+        })
+    }
+}
+
+/// Why a listing ended.
+enum Failure {
+    Writing(std::io::Error),
+    Libtorch(LibtorchError),
+}
+
+impl From<LibtorchError> for Failure {
+    fn from(error: LibtorchError) -> Self {
+        Self::Libtorch(error)
     }
 }
 

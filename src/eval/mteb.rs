@@ -28,7 +28,7 @@ pub fn export_mteb(folder: &Path, vectors: &Vectors, ranks: &Ranks, dataset: &st
     std::fs::create_dir_all(folder)?;
     let sizes = [vectors.image_ids.len(), vectors.owners.len()];
     let is_task = dataset == "spokencoco" && split == "test" && sizes == SPOKENCOCO;
-    let dataset = if is_task { "SpokenCOCO" } else { dataset };
+    let dataset = if is_task { "SpokenCOCO".to_owned() } else { dataset.replace('/', "-") };
     for side in sides(vectors, ranks) {
         let (direction, place) = if side.direction == SPEECH { ("A2I", 0) } else { ("I2A", 1) };
         let mut metrics = Metrics::default();

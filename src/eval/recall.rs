@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Ranks;
+use super::{Ranks, percentile_interval};
 use crate::draw::{Draw, Purpose};
 
 /// Resamples of the bootstrap.
@@ -144,11 +144,7 @@ impl Intervals {
                 samples.push(100.0 * *hits as f64 / total[0] as f64);
             }
         }
-        let [r1, r5, r10] = samples.map(|mut samples| {
-            samples.sort_unstable_by(f64::total_cmp);
-            let last = (samples.len() - 1) as f64;
-            [samples[(0.025 * last).round() as usize], samples[(0.975 * last).round() as usize]]
-        });
+        let [r1, r5, r10] = samples.map(percentile_interval);
         Self { r1, r5, r10 }
     }
 }

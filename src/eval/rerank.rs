@@ -7,14 +7,13 @@
 
 use std::time::Instant;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
+use super::nearest::for_each_nearest;
 use super::ranks::values;
 use super::{Embeddings, EvalError, EvalSet, Ranks, Similarities};
-use crate::model::{FusionEncoder, catch_libtorch};
+use crate::model::{FusionEncoder, LibtorchError, catch_libtorch};
 
-/// Scores that are held at once while candidates are looked for.
-const BLOCK: i64 = 16 << 20;
 /// λ on the development split: 0, 1/20, ... 1.
 const GRID: usize = 20;
 
@@ -107,8 +106,7 @@ impl Pairs {
     fn new(embeddings: &Embeddings, k: usize) -> Result<Self, EvalError> {
         let begun = Instant::now();
         let Embeddings { speech, images, owners, .. } = embeddings;
-        let of_speech = catch_libtorch(|| first(speech, images, k))?;
-        let of_images = catch_libtorch(|| first(images, speech, k))?;
+        let (of_speech, of_images) = (first(speech, images, k)?, first(images, speech, k)?);
         let mut wanted = of_images.clone();
         for (utterance, found) in of_speech.iter().enumerate() {
             found.iter().for_each(|image| wanted[*image].push(utterance));
@@ -190,20 +188,13 @@ impl Query {
 }
 
 /// Of each query the `k` rows of `gallery` that score highest, the best first.
-fn first(queries: &Tensor, gallery: &Tensor, k: usize) -> Vec<Vec<usize>> {
-    let (count, items) = (queries.size()[0], gallery.size()[0]);
-    let (k, step) = ((k as i64).min(items), (BLOCK / items.max(1)).max(1));
-    let mut found = Vec::with_capacity(count as usize);
-    for start in (0..count).step_by(step as usize) {
-        let scores = queries.narrow(0, start, step.min(count - start)).matmul(&gallery.tr());
-        let (_, places) = scores.topk(k, 1, true, true);
-        let mut numbers = vec![0i64; places.numel()];
-        places.to_device(Device::Cpu).to_kind(Kind::Int64).contiguous().copy_data(&mut numbers, places.numel());
-        found.extend(
-            numbers.chunks_exact(k as usize).map(|row| row.iter().map(|place| *place as usize).collect::<Vec<_>>()),
-        );
-    }
-    found
+fn first(queries: &Tensor, gallery: &Tensor, k: usize) -> Result<Vec<Vec<usize>>, LibtorchError> {
+    let mut all = Vec::with_capacity(queries.size()[0] as usize);
+    for_each_nearest(queries, gallery, k, |_, found| {
+        all.push(found.to_vec());
+        Ok::<(), LibtorchError>(())
+    })?;
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -139,16 +139,16 @@ impl Vectors {
     /// # Errors
     /// When it does not.
     pub fn check_same(&self, other: &Self) -> Result<(), String> {
-        let pairs = [(&self.speech_ids, &other.speech_ids), (&self.image_ids, &other.image_ids)];
-        for (ours, theirs) in pairs {
+        let sides = [("speech", &self.speech_ids, &other.speech_ids), ("images", &self.image_ids, &other.image_ids)];
+        for (side, ours, theirs) in sides {
             if ours.len() != theirs.len() {
-                return Err(format!("{} rows, not {}", theirs.len(), ours.len()));
+                return Err(format!("{side} has {} rows, not {}", theirs.len(), ours.len()));
             }
             if [ours, theirs].into_iter().any(|ids| are_numbers(ids)) {
                 continue;
             }
             if let Some((ours, theirs)) = ours.iter().zip(theirs).find(|(ours, theirs)| ours != theirs) {
-                return Err(format!("a row is {theirs}, not {ours}"));
+                return Err(format!("a row of {side} is {theirs}, not {ours}"));
             }
         }
         if self.owners == other.owners { Ok(()) } else { Err("its owners are others".to_owned()) }

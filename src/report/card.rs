@@ -49,18 +49,16 @@ pub struct ModelCard {
     pub state: State,
     /// The configuration as TOML, without the paths of this machine.
     pub config: String,
-    /// Whether it was trained with L_cmd.
-    pub denoises: bool,
     /// Results of `cmd eval --json`.
     pub results: Vec<Value>,
 }
 
 impl ModelCard {
-    /// The results in a file of `cmd eval --json`.
+    /// The results in a file of `cmd eval --json` with `checkpoint`.
     ///
     /// # Errors
-    /// When it holds none.
-    pub fn read_results(path: &Path) -> Result<Vec<Value>, CardError> {
+    /// When it holds none, or those of another checkpoint.
+    pub fn read_results(path: &Path, checkpoint: &Checkpoint) -> Result<Vec<Value>, CardError> {
         let wrong = |why: String| CardError::Results { path: path.to_owned(), why };
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
         let mut all: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
@@ -71,6 +69,10 @@ impl ModelCard {
         };
         if results.is_empty() || !results.iter().all(is_result) {
             return Err(wrong("holds no results".to_owned()));
+        }
+        if all["checkpoint"].as_str().map(Path::new) != Some(checkpoint.path()) {
+            let whose = all["checkpoint"].as_str().unwrap_or("no checkpoint");
+            return Err(wrong(format!("holds results of {whose}, not of {}", checkpoint.path().display())));
         }
         Ok(results)
     }
@@ -118,15 +120,18 @@ impl ModelCard {
     fn readme(&self, model: &CmdModel) -> String {
         let Self { name, state, config, .. } = self;
         let parameters = model.parameters().count();
-        let how =
-            if self.denoises { "with cross-modal denoising (CMD)" } else { "without cross-modal denoising (CMD)" };
+        let how = if model.fusion().is_some() {
+            "with cross-modal denoising (CMD)"
+        } else {
+            "without cross-modal denoising (CMD)"
+        };
         format!(
             "---\n{}---\n\n# {name}\n\nA speech head for speech-image retrieval, trained {how}: it maps what the frozen speech \
              encoder `{}` hears to the space of the frozen image encoder `{}`. {parameters} parameters, step {} on {} (seed {}), by cmd {VERSION}.\n\n\
              {}## Use\n\nThe two encoders are not part of it; their files are known by BLAKE3:\n\n| encoder | BLAKE3 |\n| --- | --- |\n| `{}` | `{}` |\n| `{}` | `{}` |\n\n    \
              cmd eval --checkpoint model.safetensors --data CONFIG --split test\n\n`scripts/open_in_pytorch.py` opens it with `torch.nn` alone.\n\n\
              ## Configuration\n\n```toml\n{config}```\n",
-            self.head(),
+            self.head(model),
             state.speech_encoder.name,
             state.image_encoder.name,
             state.step,
@@ -141,11 +146,11 @@ impl ModelCard {
     }
 
     /// Figures as hubs read them, in YAML: JSON's texts are YAML's.
-    fn head(&self) -> String {
+    fn head(&self, model: &CmdModel) -> String {
         let text = |text: &str| Value::from(text).to_string();
         let mut head = format!(
             "library_name: cmd\ntags:\n- speech-image-retrieval\n{}datasets:\n- {}\nmodel-index:\n- name: {}\n  results:\n",
-            if self.denoises { "- cross-modal-denoising\n" } else { "" },
+            if model.fusion().is_some() { "- cross-modal-denoising\n" } else { "" },
             text(&self.state.data.name),
             text(&self.name)
         );

@@ -1,4 +1,4 @@
-//! Settings compared: mean and spread over seeds, and the difference from the first setting with an interval.
+//! Settings compared: mean and spread over seeds, and the difference from another one with an interval.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::outcome::Hits;
 use super::{Outcome, Scores, Setting};
 use crate::draw::{Draw, Purpose};
+use crate::eval::percentile_interval;
 
 /// Resamples of the bootstrap.
 const RESAMPLES: u64 = 2000;
@@ -210,7 +211,7 @@ impl Difference {
             let of = |hits: &[Hits]| chosen.iter().map(|image| hits[*image]).fold(Hits::default(), Hits::and).mean();
             of(other) - of(first)
         };
-        let mut resampled: Vec<f64> = (0..RESAMPLES)
+        let resampled: Vec<f64> = (0..RESAMPLES)
             .map(|resample| {
                 let mut draw = Draw::new(0, Purpose::Bootstrap, [resample, 1]);
                 let chosen: Vec<usize> = (0..images).map(|_| draw.below(images)).collect();
@@ -218,10 +219,8 @@ impl Difference {
                 mean(&drawn.collect::<Vec<f64>>())
             })
             .collect();
-        resampled.sort_unstable_by(f64::total_cmp);
-        let at = |part: f64| resampled[(part * (resampled.len() - 1) as f64).round() as usize];
         let found: Vec<f64> = pairs.iter().map(|pair| difference(pair, &all)).collect();
-        Some(Self { mean: mean(&found), ci95: [at(0.025), at(0.975)], seeds: pairs.len() })
+        Some(Self { mean: mean(&found), ci95: percentile_interval(resampled), seeds: pairs.len() })
     }
 }
 

@@ -61,7 +61,7 @@ impl Sink for TensorBoard {
         // An evaluation at `step` that comes again takes the figures of training along, which are written again.
         let events = EventFile::create(&self.folder, if evaluated { step + 1 } else { step });
         self.events = Some(events.map_err(|source| SinkError { path: self.folder.clone(), source })?);
-        let settings = std::mem::take(&mut self.settings);
+        let settings = self.settings.clone();
         self.write(|events| events.hyper_parameters(&settings))?;
         if !evaluated {
             let text = std::fs::read_to_string(&self.metrics).unwrap_or_default();
@@ -102,8 +102,7 @@ impl Sink for TensorBoard {
 fn leaves(name: &str, value: &Value, visit: &mut impl FnMut(String, &Value)) {
     match value {
         Value::Object(fields) => {
-            let separator = if name.is_empty() { "" } else { "/" };
-            fields.iter().for_each(|(key, value)| leaves(&format!("{name}{separator}{key}"), value, visit));
+            fields.iter().for_each(|(key, value)| leaves(&format!("{name}/{key}"), value, visit));
         }
         Value::Null | Value::Array(_) => {}
         value => visit(name.to_owned(), value),

@@ -1,0 +1,30 @@
+//! The items of a gallery that score highest with each query.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::model::{LibtorchError, catch_libtorch, numbers_of};
+
+/// Scores that are held at once.
+const BLOCK: i64 = 16 << 20;
+
+/// Calls `visit` with every query of `queries` [Q, E] and the `k` rows of `gallery` [G, E] that score highest, the best first.
+pub(super) fn for_each_nearest<E: From<LibtorchError>>(
+    queries: &Tensor,
+    gallery: &Tensor,
+    k: usize,
+    mut visit: impl FnMut(usize, &[usize]) -> Result<(), E>,
+) -> Result<(), E> {
+    let (count, items) = (queries.size()[0], gallery.size()[0]);
+    let (k, step) = ((k as i64).min(items), (BLOCK / items.max(1)).max(1));
+    for start in (0..count).step_by(step as usize) {
+        let places = catch_libtorch(|| {
+            let scores = queries.narrow(0, start, step.min(count - start)).matmul(&gallery.tr());
+            scores.topk(k, 1, true, true).1.to_device(Device::Cpu).to_kind(Kind::Int64)
+        })?;
+        let places: Vec<usize> = numbers_of(&places)?.into_iter().map(|place| place as usize).collect();
+        for (query, found) in (start as usize..).zip(places.chunks_exact(k.max(1) as usize)) {
+            visit(query, found)?;
+        }
+    }
+    Ok(())
+}

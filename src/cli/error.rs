@@ -9,7 +9,7 @@ use crate::distributed::DistributedError;
 use crate::encoders::EncoderError;
 use crate::eval::{EvalError, RecallError, VectorsError};
 use crate::features::FeatureError;
-use crate::report::CardError;
+use crate::report::{CardError, ReportError};
 use crate::signals::Interrupted;
 use crate::sweep::SweepError;
 use crate::train::TrainError;
@@ -47,6 +47,9 @@ pub enum Error {
     /// A model's card.
     #[error(transparent)]
     Card(#[from] CardError),
+    /// A report.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// A sweep.
     #[error(transparent)]
     Sweep(#[from] SweepError),
@@ -88,6 +91,7 @@ impl Error {
             Self::Eval(error) => of_eval(error),
             Self::Sweep(error) => of_sweep(error),
             Self::Card(error) => of_card(error),
+            Self::Report(error) => of_report(error),
             Self::Interrupted(signal) => signal.exit_status(),
             Self::Output { .. } => FAILED,
         }
@@ -142,8 +146,16 @@ fn of_eval(error: &EvalError) -> u8 {
 fn of_card(error: &CardError) -> u8 {
     match error {
         CardError::Checkpoint(error) => of_checkpoint(error),
-        CardError::Results { .. } => USAGE,
+        CardError::Results(error) => of_report(error),
         CardError::Write { .. } => FAILED,
+    }
+}
+
+fn of_report(error: &ReportError) -> u8 {
+    match error {
+        ReportError::Read { .. } => USAGE,
+        ReportError::Data(error) => of_data(error),
+        ReportError::Libtorch(_) | ReportError::Chart { .. } => FAILED,
     }
 }
 

@@ -306,7 +306,7 @@ impl<'a> PictureFile<'a> {
 }
 
 /// The configuration at `path`; encoders that it does not name are those of the run.
-fn load_config(path: &Path, overrides: &[Override], own: Option<&Config>) -> Result<Config, ConfigError> {
+pub(super) fn load_config(path: &Path, overrides: &[Override], own: Option<&Config>) -> Result<Config, ConfigError> {
     let Some(own) = own else { return Config::load(path, overrides, Needs::Encoders) };
     let mut config = Config::load(path, overrides, Needs::Data)?;
     let (named, own) = (&mut config.encoders, &own.encoders);

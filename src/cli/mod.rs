@@ -9,6 +9,7 @@ pub mod error;
 mod eval;
 mod launching;
 mod origin;
+mod report;
 mod scoring;
 mod sweep;
 mod train;
@@ -62,6 +63,7 @@ enum Command {
     Data(data::Command),
     Doctor(doctor::Args),
     Card(card::Args),
+    Report(report::Args),
     /// Prints completions for a shell, to be sourced by it.
     Completions {
         /// The shell.
@@ -123,6 +125,7 @@ fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
         Command::Sweep(args) => sweep::run(&args).map(|()| 0),
         Command::Data(command) => data::run(&command),
         Command::Card(args) => card::run(&args).map(|()| 0),
+        Command::Report(args) => report::run(&args).map(|()| 0),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

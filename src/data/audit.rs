@@ -220,6 +220,19 @@ impl Audit {
         self.findings().iter().all(|(grade, _, lines)| *grade == Grade::Note || lines.is_empty())
     }
 
+    /// Each kind of finding that there is, with its lines, and whether it stops a run.
+    #[must_use]
+    pub fn told(&self) -> Vec<(&'static str, Vec<String>, bool)> {
+        let found = self.findings().into_iter().filter(|(_, _, lines)| !lines.is_empty());
+        found.map(|(grade, what, lines)| (what, lines, grade == Grade::Stops)).collect()
+    }
+
+    /// How it was found.
+    #[must_use]
+    pub fn how(&self) -> &'static str {
+        if self.decoded { "every file decoded" } else { "every header read; --decode reads all of every file" }
+    }
+
     /// Each kind of finding with its lines.
     fn findings(&self) -> [(Grade, &'static str, Vec<String>); 12] {
         let paths = |files: &[PathBuf]| files.iter().map(|file| file.display().to_string()).collect();
@@ -290,8 +303,7 @@ impl fmt::Display for Audit {
         if !notes.is_empty() {
             writeln!(out, "worth knowing: {notes}")?;
         }
-        let how =
-            if self.decoded { "every file decoded" } else { "every header read; --decode reads all of every file" };
+        let how = self.how();
         match (stops.is_empty(), notes.is_empty()) {
             (true, true) => writeln!(out, "nothing is wrong ({how})"),
             (true, false) => writeln!(out, "nothing stops a run ({how})"),

@@ -33,6 +33,15 @@ pub struct Utterance {
     pub speaker: Option<Arc<str>>,
 }
 
+impl Utterance {
+    /// What is said, or else the name of its file.
+    #[must_use]
+    pub fn said(&self) -> String {
+        let name = || self.audio.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
+        self.text.as_deref().map_or_else(name, str::to_owned)
+    }
+}
+
 /// A file that was left out of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Skipped {

@@ -1,7 +1,5 @@
 //! Queries of a split and what they found, for people to look at.
 
-use std::path::Path;
-
 use tch::Tensor;
 
 use super::Embeddings;
@@ -26,10 +24,7 @@ pub(super) fn of_images(embeddings: &Embeddings, count: usize, found: usize) -> 
 
 /// What is said in the utterance of a row, or else the name of its file.
 pub(super) fn said(split: &Split, embeddings: &Embeddings, row: usize) -> String {
-    let utterance = &split.utterances[embeddings.utterances[row]];
-    let name =
-        || Path::new(&*utterance.audio).file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
-    utterance.text.as_deref().map_or_else(name, str::to_owned)
+    split.utterances[embeddings.utterances[row]].said()
 }
 
 fn examples(queries: &Tensor, gallery: &Tensor, count: usize, found: usize) -> Vec<Example> {
@@ -38,7 +33,8 @@ fn examples(queries: &Tensor, gallery: &Tensor, count: usize, found: usize) -> V
 }
 
 /// `count` numbers below `total`, evenly spread.
-fn spread(total: usize, count: usize) -> Vec<usize> {
+#[must_use]
+pub fn spread(total: usize, count: usize) -> Vec<usize> {
     let count = count.min(total);
     (0..count).map(|number| (2 * number + 1) * total / (2 * count)).collect()
 }

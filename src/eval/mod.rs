@@ -1,5 +1,6 @@
 //! Retrieval: embeddings of a split, recalls in both directions, tables and pictures. The fusion encoder exists for re-ranking alone.
 
+mod attention;
 mod breakdown;
 mod compare;
 mod embeddings;
@@ -19,12 +20,15 @@ mod sheet;
 mod table;
 mod vectors;
 
+pub use attention::{Attention, attend};
 pub use breakdown::{Breakdown, Grouping};
 pub use compare::{Comparison, Difference, Differences};
 pub use embeddings::{Embeddings, EvalSet};
+pub use examples::spread;
 pub use exports::{export_ranks, export_trec};
 pub use interval::percentile_interval;
 pub use mteb::export_mteb;
+pub use nearest::nearest;
 pub use picture::retrieval_picture;
 pub use querybank::{BETA, QueryBank};
 pub use ranks::{Ranks, Similarities};

@@ -28,3 +28,16 @@ pub(super) fn for_each_nearest<E: From<LibtorchError>>(
     }
     Ok(())
 }
+
+/// Of each query of `queries` [Q, E] the `k` rows of `gallery` [G, E] that score highest, the best first.
+///
+/// # Errors
+/// When libtorch fails.
+pub fn nearest(queries: &Tensor, gallery: &Tensor, k: usize) -> Result<Vec<Vec<usize>>, LibtorchError> {
+    let mut all = Vec::with_capacity(queries.size()[0] as usize);
+    for_each_nearest(queries, gallery, k, |_, found| {
+        all.push(found.to_vec());
+        Ok::<(), LibtorchError>(())
+    })?;
+    Ok(all)
+}

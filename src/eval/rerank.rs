@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use tch::{Device, Tensor};
 
-use super::nearest::for_each_nearest;
+use super::nearest::nearest;
 use super::ranks::values;
 use super::{Embeddings, EvalError, EvalSet, Ranks, Similarities};
-use crate::model::{FusionEncoder, LibtorchError, catch_libtorch};
+use crate::model::{FusionEncoder, catch_libtorch};
 
 /// λ on the development split: 0, 1/20, ... 1.
 const GRID: usize = 20;
@@ -106,7 +106,7 @@ impl Pairs {
     fn new(embeddings: &Embeddings, k: usize) -> Result<Self, EvalError> {
         let begun = Instant::now();
         let Embeddings { speech, images, owners, .. } = embeddings;
-        let (of_speech, of_images) = (first(speech, images, k)?, first(images, speech, k)?);
+        let (of_speech, of_images) = (nearest(speech, images, k)?, nearest(images, speech, k)?);
         let mut wanted = of_images.clone();
         for (utterance, found) in of_speech.iter().enumerate() {
             found.iter().for_each(|image| wanted[*image].push(utterance));
@@ -185,16 +185,6 @@ impl Query {
         let Some(best) = self.right.iter().map(mixed).max_by(f64::total_cmp) else { return self.plain };
         1 + self.wrong.iter().filter(|pair| mixed(pair) >= best).count()
     }
-}
-
-/// Of each query the `k` rows of `gallery` that score highest, the best first.
-fn first(queries: &Tensor, gallery: &Tensor, k: usize) -> Result<Vec<Vec<usize>>, LibtorchError> {
-    let mut all = Vec::with_capacity(queries.size()[0] as usize);
-    for_each_nearest(queries, gallery, k, |_, found| {
-        all.push(found.to_vec());
-        Ok::<(), LibtorchError>(())
-    })?;
-    Ok(all)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::{Embeddings, EvalError, Ranks, Recalls, Similarities, Vectors};
@@ -11,7 +11,7 @@ use crate::distributed::World;
 use crate::model::catch_libtorch;
 
 /// Figures of one split.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SplitResult {
     /// Name of the data set.
     pub dataset: String,
@@ -24,23 +24,24 @@ pub struct SplitResult {
     /// Files that were left out.
     pub skipped: usize,
     /// Why, each.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped_files: Vec<String>,
     /// Images whose content another one of the gallery has too, beyond one of each.
+    #[serde(default)]
     pub duplicates: usize,
     /// What was done beyond the plain protocol, if anything.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
     /// Recalls in both directions.
     #[serde(flatten)]
     pub recalls: Recalls,
     /// For data sets whose images come in families.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_family: Option<InFamily>,
 }
 
 /// What goes beyond the plain protocol.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "lowercase")]
 pub enum Protocol {
     /// See [`super::Reranking`].
@@ -77,7 +78,7 @@ impl std::fmt::Display for Protocol {
 }
 
 /// How often the right image is ranked first among the images of its family, which differ from it in one detail.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InFamily {
     /// In percent of the utterances.
     pub accuracy: f64,

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::ReportError;
+use super::results::{read_results, recalls};
 use crate::VERSION;
 use crate::checkpoint::{Checkpoint, CheckpointError, State};
+use crate::eval::SplitResult;
 use crate::model::CmdModel;
 
 /// What a folder holds that is a card already.
 const MARK: &str = "config.json";
 /// K of the recalls in a card.
-const KS: [&str; 3] = ["r1", "r5", "r10"];
-const SIDES: [(&str, &str); 3] =
-    [("speech_to_image", "speech -> image"), ("image_to_speech", "image -> speech"), ("mean", "mean")];
+const KS: [u32; 3] = [1, 5, 10];
+const SIDES: [&str; 3] = ["speech -> image", "image -> speech", "mean"];
 
 /// A card cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -23,13 +25,8 @@ pub enum CardError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A file of results is none.
-    #[error("{}: {why}; make it with cmd eval --json", path.display())]
-    Results {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    #[error(transparent)]
+    Results(#[from] ReportError),
     /// It cannot be written.
     #[error("{}: {source}", path.display())]
     Write {
@@ -50,7 +47,7 @@ pub struct ModelCard {
     /// The configuration as TOML, without the paths of this machine.
     pub config: String,
     /// Results of `cmd eval --json`.
-    pub results: Vec<Value>,
+    pub results: Vec<SplitResult>,
 }
 
 impl ModelCard {
@@ -58,23 +55,14 @@ impl ModelCard {
     ///
     /// # Errors
     /// When it holds none, or those of another checkpoint.
-    pub fn read_results(path: &Path, checkpoint: &Checkpoint) -> Result<Vec<Value>, CardError> {
-        let wrong = |why: String| CardError::Results { path: path.to_owned(), why };
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-        let mut all: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        let results: Vec<Value> = serde_json::from_value(all["results"].take()).unwrap_or_default();
-        let is_result = |result: &Value| {
-            result["dataset"].is_string()
-                && SIDES.iter().all(|(side, _)| KS.iter().all(|k| result[*side][*k].is_number()))
-        };
-        if results.is_empty() || !results.iter().all(is_result) {
-            return Err(wrong("holds no results".to_owned()));
+    pub fn read_results(path: &Path, checkpoint: &Checkpoint) -> Result<Vec<SplitResult>, CardError> {
+        let (of, results) = read_results(path)?;
+        if of.as_deref().map(Path::new) == Some(checkpoint.path()) {
+            return Ok(results);
         }
-        if all["checkpoint"].as_str().map(Path::new) != Some(checkpoint.path()) {
-            let whose = all["checkpoint"].as_str().unwrap_or("no checkpoint");
-            return Err(wrong(format!("holds results of {whose}, not of {}", checkpoint.path().display())));
-        }
-        Ok(results)
+        let whose = of.as_deref().unwrap_or("no checkpoint");
+        let why = format!("holds results of {whose}, not of {}", checkpoint.path().display());
+        Err(ReportError::Read { path: path.to_owned(), why }.into())
     }
 
     /// Writes the card of `checkpoint`, whose weights are `model`'s, into `folder`, which is made.
@@ -155,24 +143,22 @@ impl ModelCard {
             text(&self.name)
         );
         for result in &self.results {
-            let named = |key: &str| result[key].as_str().unwrap_or("unknown");
+            let SplitResult { dataset, split, .. } = result;
             let _ = write!(
                 head,
                 "  - task:\n      type: audio-to-image-retrieval\n      name: speech-image retrieval{}\n    dataset:\n      type: {}\n      name: {}\n      \
                  split: {}\n    metrics:\n",
                 protocol(result),
-                text(named("dataset")),
-                text(&format!("{} {}", named("dataset"), named("split"))),
-                text(named("split"))
+                text(dataset),
+                text(&format!("{dataset} {split}")),
+                text(split)
             );
-            for (side, shown) in SIDES {
-                for k in KS {
-                    let value = result[side][k].as_f64().unwrap_or(f64::NAN);
+            for (recalls, side) in recalls(result).chunks_exact(KS.len()).zip(SIDES) {
+                for (value, k) in recalls.iter().zip(KS) {
                     let _ = writeln!(
                         head,
-                        "    - type: recall_at_{}\n      name: {}\n      value: {value:.2}",
-                        &k[1..],
-                        text(&format!("{shown} R@{}", &k[1..]))
+                        "    - type: recall_at_{k}\n      name: {}\n      value: {value:.2}",
+                        text(&format!("{side} R@{k}"))
                     );
                 }
             }
@@ -192,22 +178,14 @@ impl ModelCard {
              | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );
         for result in &self.results {
-            let named = |key: &str| result[key].as_str().unwrap_or("unknown").replace('|', "\\|");
-            let _ = write!(
-                table,
-                "| {} {}{} | {} | {} |",
-                named("dataset"),
-                named("split"),
-                protocol(result),
-                result["images"],
-                result["utterances"]
-            );
-            for (side, _) in &SIDES[..2] {
-                for k in KS {
-                    let _ = write!(table, " {:.1} |", result[*side][k].as_f64().unwrap_or(f64::NAN));
-                }
+            let named = |name: &str| name.replace('|', "\\|");
+            let SplitResult { dataset, split, images, utterances, .. } = result;
+            let (dataset, split) = (named(dataset), named(split));
+            let _ = write!(table, "| {dataset} {split}{} | {images} | {utterances} |", protocol(result));
+            for recall in &recalls(result)[..2 * KS.len() + 1] {
+                let _ = write!(table, " {recall:.1} |");
             }
-            let _ = writeln!(table, " {:.1} |", result["mean"]["r1"].as_f64().unwrap_or(f64::NAN));
+            table.push('\n');
         }
         table
             + "\nIn percent; the gallery is the unique images and all utterances of the split, ties count against the query.\n\n"
@@ -215,6 +193,6 @@ impl ModelCard {
 }
 
 /// What was done beyond the plain protocol.
-fn protocol(result: &Value) -> String {
-    result["protocol"]["name"].as_str().map_or(String::new(), |name| format!(", {name}"))
+fn protocol(result: &SplitResult) -> String {
+    result.protocol.as_ref().map_or(String::new(), |protocol| format!(", {protocol}"))
 }

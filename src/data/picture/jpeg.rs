@@ -6,13 +6,15 @@ use std::io::{self, BufRead, Read, Seek};
 use std::os::raw::c_int;
 
 use image::RgbImage;
-use mozjpeg::{ColorSpace, Decompress};
+use mozjpeg::{ColorSpace, Compress, Decompress};
 use mozjpeg_sys::{jpeg_common_struct, jpeg_error_mgr, jpeg_std_error};
 
 use crate::data::guard::guarded;
 
 /// Warnings after which a file is given up.
 const MOST_WARNINGS: i64 = 1000;
+/// Of what is encoded, from 0 to 100.
+const QUALITY: f32 = 82.0;
 /// First bytes of a JPEG file.
 pub(super) const MAGIC: [u8; 3] = [0xff, 0xd8, 0xff];
 
@@ -66,6 +68,20 @@ pub(super) fn decode(file: impl BufRead) -> Result<(RgbImage, Option<String>), S
         RgbImage::from_raw(width, height, pixels).ok_or_else(|| "rows are missing".to_owned())
     })?;
     if cut.get() { Err("it is cut off".to_owned()) } else { Ok((decoded, WARNING.take())) }
+}
+
+/// Encodes a picture to look at.
+pub(super) fn encode(picture: &RgbImage) -> Result<Vec<u8>, String> {
+    guarded(|| {
+        let mut encoder = Compress::new(ColorSpace::JCS_RGB);
+        encoder.set_size(picture.width() as usize, picture.height() as usize);
+        encoder.set_quality(QUALITY);
+        let encoded = encoder.start_compress(Vec::new()).and_then(|mut started| {
+            started.write_scanlines(picture.as_raw())?;
+            started.finish()
+        });
+        encoded.map_err(|error| error.to_string())
+    })
 }
 
 thread_local! {

@@ -144,6 +144,14 @@ impl Picture {
         self.to_rgb().write_to(&mut png, image::ImageFormat::Png).map_err(|error| error.to_string())?;
         Ok(png.into_inner())
     }
+
+    /// The picture as a JPEG file, for pages that hold many.
+    ///
+    /// # Errors
+    /// When it cannot be encoded.
+    pub fn to_jpeg(&self) -> Result<Vec<u8>, String> {
+        jpeg::encode(&self.to_rgb())
+    }
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, String> {

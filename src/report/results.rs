@@ -1,0 +1,69 @@
+//! Results and what they are of.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::ReportError;
+use crate::eval::SplitResult;
+
+/// A result and what it is of.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The run, if it is one of the report's.
+    pub run: Option<usize>,
+    /// Name of the run or system.
+    pub method: String,
+    /// Name of the data set that it was trained on, if that is known.
+    pub trained_on: Option<String>,
+    /// Its recalls.
+    pub result: SplitResult,
+}
+
+/// The results in a file of `cmd eval --json`, and the checkpoint that they are of; none for exported embeddings.
+///
+/// # Errors
+/// When it holds none.
+pub fn read_results(path: &Path) -> Result<(Option<String>, Vec<SplitResult>), ReportError> {
+    let wrong = |why: String| ReportError::Read { path: path.to_owned(), why };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let mut all: Value = serde_json::from_str(&text).map_err(|error| wrong(format!("not JSON: {error}")))?;
+    let results = serde_json::from_value::<Vec<SplitResult>>(all["results"].take());
+    match results {
+        Ok(results) if !results.is_empty() => Ok((all["checkpoint"].as_str().map(str::to_owned), results)),
+        _ => Err(wrong("holds no results; make it with cmd eval --json".to_owned())),
+    }
+}
+
+impl Row {
+    /// Recalls at 1, 5 and 10 from speech to image, from image to speech, and their means.
+    pub(super) fn recalls(&self) -> [f64; 9] {
+        recalls(&self.result)
+    }
+
+    /// The method, with what was done beyond the plain protocol.
+    pub(super) fn name(&self) -> String {
+        self.result.protocol.as_ref().map_or(self.method.clone(), |protocol| format!("{}, {protocol}", self.method))
+    }
+
+    /// Whether nothing was done beyond the plain protocol.
+    pub(super) fn is_plain(&self) -> bool {
+        self.result.protocol.is_none()
+    }
+
+    /// Whether it was trained on the data set that it is measured on.
+    pub(super) fn is_supervised(&self) -> bool {
+        self.trained_on.as_ref() == Some(&self.result.dataset)
+    }
+}
+
+/// Recalls at 1, 5 and 10 from speech to image, from image to speech, and their means.
+pub(super) fn recalls(result: &SplitResult) -> [f64; 9] {
+    let recalls = &result.recalls;
+    let [speech, images] =
+        [&recalls.speech_to_image, &recalls.image_to_speech].map(|side| [side.r1, side.r5, side.r10]);
+    let mean = [recalls.mean.r1, recalls.mean.r5, recalls.mean.r10];
+    let mut all = [0.0; 9];
+    all.iter_mut().zip([speech, images, mean].into_iter().flatten()).for_each(|(place, value)| *place = value);
+    all
+}

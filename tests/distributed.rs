@@ -35,6 +35,8 @@ fn the_number_of_processes_changes_nothing() {
         ("alone", &["--set", "cmd.alpha=0"]),
         ("bank", &["--set", "loss.image_bank=all", "--set", "encoders.image.cache=disk"]),
         ("drawn", &["--set", "loss.image_bank=2", "--set", "loss.same_image=masked"]),
+        ("averaged", &["--set", "train.ema=0.9"]),
+        ("distilled", &["--set", "train.ema=0.9", "--set", "loss.distill=0.5", "--set", "loss.image_bank=all"]),
     ] {
         let run = |count: &str| format!("{name}-{count}");
         for count in ["1", "2", "4"] {

@@ -11,7 +11,7 @@ use cmd::distributed::World;
 use cmd::eval::{Ranks, Recalls, Similarities};
 use cmd::model::{
     CmdGradient, CmdModel, Embedded, Encoded, FurtherImages, LossOptions, ModelConfig, Pairing, ParameterSpec,
-    PatchNoise, QueryNorm, SameImage, SpeechChunk,
+    PatchNoise, QueryNorm, SameImage, SpeechChunk, Teacher,
 };
 use cmd::train::step::{self, Step};
 use cmd::train::{Adam, AdamSettings};
@@ -145,7 +145,7 @@ fn golden_gradient(golden: &Golden, case: &LossCase, model: &CmdModel, encoded: 
     let world = World::alone();
     let image_ids = golden.get("in.image_ids").shallow_clone();
     let step = Step { image_ids, first_row: 0, noise: Some(noise), dropout: None, further: None };
-    let made = step::gradient(model, encoded, &step, options, &world);
+    let made = step::gradient(model, None, encoded, &step, options, &world);
     let step::Gradient { losses, flat, .. } = made.expect("one process loses nobody");
     let cmd = losses.cmd.as_ref().expect("a denoising branch");
     golden.close("out.speech_cls", &losses.speech_cls, 1e-5);
@@ -166,6 +166,8 @@ fn golden_gradient(golden: &Golden, case: &LossCase, model: &CmdModel, encoded: 
 #[derive(Deserialize)]
 struct BankCase {
     same_image: SameImage,
+    /// The teacher's.
+    part: f64,
 }
 
 /// Of `tests/golden/make_bank.py`.
@@ -191,16 +193,21 @@ fn golden_bank() {
             image_cls: golden.get("in.images").shallow_clone(),
             patches: Tensor::zeros([speech.size()[0], 1, 1], (Kind::Float, Device::Cpu)),
             image_ids: golden.get("in.ids").shallow_clone(),
+            teacher: golden
+                .tensors
+                .get("in.teacher")
+                .map(|teacher| Teacher { speech_cls: teacher.shallow_clone(), weight: case.part }),
         };
         let shown = golden.tensors.get("in.shown").map(|shown| shown.to_kind(Kind::Bool));
-        let further = FurtherImages { cls: golden.get("in.bank").shallow_clone(), shown };
+        let bank = golden.tensors.get("in.bank");
+        let further = bank.map(|bank| FurtherImages { cls: bank.shallow_clone(), shown });
         let options = LossOptions {
             alpha: 0.0,
             pairing: Pairing::Paired,
             same_image: case.same_image,
             gradient: CmdGradient::Both,
         };
-        let losses = model.losses(&embedded, None, Some(&further), options);
+        let losses = model.losses(&embedded, None, further.as_ref(), options);
         golden.close("out.loss", &losses.sic.view([1]), 1e-5);
         let tau = model.parameters().leaves().last().expect("a temperature").shallow_clone();
         let gradients = Tensor::run_backward(&[losses.total], &[speech, tau], false, false);

@@ -74,7 +74,7 @@ impl Features {
         };
         let step =
             Step { image_ids: Tensor::from_slice(&self.image_ids), first_row: 0, noise, dropout: None, further: None };
-        step::gradient(model, &encoded, &step, options, &World::alone()).expect("one process loses nobody")
+        step::gradient(model, None, &encoded, &step, options, &World::alone()).expect("one process loses nobody")
     }
 }
 
@@ -85,6 +85,7 @@ fn losses(model: &CmdModel, features: &Features, noise: Option<&PatchNoise>, opt
         image_cls: features.image_cls.shallow_clone(),
         patches: features.patches.shallow_clone(),
         image_ids: Tensor::from_slice(&features.image_ids),
+        teacher: None,
     };
     model.losses(&embedded, noise, None, options)
 }

@@ -190,14 +190,16 @@ fn a_resumed_run_equals_the_straight_one_to_the_bit() {
     workspace.ok(&["train", "--config", "tiny.toml", "--name", "straight"]);
     let model = |run: &str, file: &str| tensors(&workspace.path(&format!("runs/{run}/last/{file}")));
     for (name, set) in [
-        ("live", "encoders.speech.cache=false"),
-        ("kept", "encoders.speech.cache=true"),
-        ("bank", "loss.image_bank=all"),
-        ("drawn", "loss.image_bank=2"),
+        ("live", &["encoders.speech.cache=false"][..]),
+        ("kept", &["encoders.speech.cache=true"]),
+        ("bank", &["loss.image_bank=all"]),
+        ("drawn", &["loss.image_bank=2"]),
+        ("distilled", &["train.ema=0.9", "loss.distill=0.5"]),
     ] {
         let run = format!("stopped-{name}");
         // Stopped after 8 of 12 steps: what came later is taken away.
-        workspace.ok(&["train", "--config", "tiny.toml", "--name", &run, "--set", set]);
+        let sets: Vec<&str> = set.iter().flat_map(|set| ["--set", set]).collect();
+        workspace.ok(&[&["train", "--config", "tiny.toml", "--name", &run], &sets[..]].concat());
         let checkpoints = workspace.path(&format!("runs/{run}/checkpoints"));
         let whole = (model(&run, "model.safetensors"), model(&run, "optimizer.safetensors"), workspace.metrics(&run));
         std::fs::remove_dir_all(checkpoints.join("step-000012")).expect("removed");
@@ -218,6 +220,7 @@ fn a_resumed_run_equals_the_straight_one_to_the_bit() {
         &["a number of images or \"all\""],
     );
     workspace.fails(2, &["train", "--config", "tiny.toml", "--set", "loss.image_bank=-1"], &["must be at least 0"]);
+    workspace.fails(2, &["train", "--config", "tiny.toml", "--set", "loss.distill=0.4"], &["set train.ema too"]);
 }
 
 #[test]

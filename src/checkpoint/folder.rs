@@ -19,6 +19,9 @@ const STATE: &str = "state.json";
 /// The files of a checkpoint.
 pub(super) const FILES: [&str; 3] = [MODEL, OPTIMIZER, STATE];
 
+/// Of the weights that Adam moves, where the model's are an average of them.
+const TRAINED: &str = "trained.";
+
 /// What Adam carries from update to update, over the flat buffer of parameters.
 #[derive(Debug)]
 pub struct Moments {
@@ -30,17 +33,28 @@ pub struct Moments {
     pub exp_avg_sq: Tensor,
 }
 
+/// What a training saves of itself beside its state.
+#[derive(Clone, Copy, Debug)]
+pub struct Saved<'a> {
+    /// The model that is evaluated.
+    pub model: &'a CmdModel,
+    /// The weights that Adam moves, `[P]`, where the model's are an average of them.
+    pub trained: Option<&'a Tensor>,
+    /// Adam's moments.
+    pub moments: &'a Moments,
+}
+
 /// Writes a checkpoint into the folder `path`: beside it first, synced, then put into its place.
 ///
 /// # Errors
 /// When something cannot be written; then what stood at `path` still does.
-pub(super) fn save(path: &Path, model: &CmdModel, moments: &Moments, state: &State) -> std::io::Result<()> {
+pub(super) fn save(path: &Path, saved: Saved, state: &State) -> std::io::Result<()> {
     let beside = beside(path);
     if beside.exists() {
         fs::remove_dir_all(&beside)?;
     }
     fs::create_dir_all(&beside)?;
-    let written = write_files(&beside, model, moments, state);
+    let written = write_files(&beside, saved, state);
     let placed = written.and_then(|()| exchange(&beside, path));
     if placed.is_err() {
         let _ = fs::remove_dir_all(&beside);
@@ -63,19 +77,21 @@ fn to_json(state: &State) -> std::io::Result<Vec<u8>> {
     Ok(format!("{}\n", serde_json::to_string_pretty(state)?).into_bytes())
 }
 
-fn write_files(folder: &Path, model: &CmdModel, moments: &Moments, state: &State) -> std::io::Result<()> {
+fn write_files(folder: &Path, saved: Saved, state: &State) -> std::io::Result<()> {
+    let Saved { model, trained, moments } = saved;
     let parameters = model.parameters();
     let metadata = [
         ("format_version".to_owned(), FORMAT.to_string()),
         ("config".to_owned(), serde_json::to_string(model.config())?),
     ];
     let model_bytes = to_safetensors(parameters.split(parameters.flat()), metadata.into())?;
-    let both = [("exp_avg", &moments.exp_avg), ("exp_avg_sq", &moments.exp_avg_sq)];
-    let both = both.iter().flat_map(|(moment, flat)| {
-        parameters.split(flat).into_iter().map(move |(name, tensor)| (format!("{moment}.{name}"), tensor))
+    let both = [("exp_avg.", &moments.exp_avg), ("exp_avg_sq.", &moments.exp_avg_sq)];
+    let all = both.into_iter().chain(trained.map(|trained| (TRAINED, trained)));
+    let all = all.flat_map(|(prefix, flat)| {
+        parameters.split(flat).into_iter().map(move |(name, tensor)| (format!("{prefix}{name}"), tensor))
     });
     let metadata = [("step".to_owned(), moments.step.to_string())];
-    let optimizer_bytes = to_safetensors(both.collect(), metadata.into())?;
+    let optimizer_bytes = to_safetensors(all.collect(), metadata.into())?;
 
     let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
     let files = [(MODEL.to_owned(), hash(&model_bytes)), (OPTIMIZER.to_owned(), hash(&optimizer_bytes))];
@@ -219,11 +235,12 @@ impl Checkpoint {
         Ok(model)
     }
 
-    /// Puts the weights into `model`, to go on training, and returns the optimizer's moments.
+    /// Puts the weights into `model`, to go on training, with their average into `average` where that is kept, and returns the optimizer's
+    /// moments.
     ///
     /// # Errors
     /// When a file is damaged, or the model is of another shape.
-    pub fn load_for_training(&self, model: &CmdModel) -> Result<Moments, CheckpointError> {
+    pub fn load_for_training(&self, model: &CmdModel, average: Option<&CmdModel>) -> Result<Moments, CheckpointError> {
         let file = Tensors::read(&self.model, None)?;
         let found = file.model_config()?;
         if found != *model.config() {
@@ -232,10 +249,14 @@ impl Checkpoint {
         }
         let parameters = model.parameters();
         file.exactly(parameters.specs(), &[""])?;
-        file.copy_into(parameters, parameters.flat(), "")?;
+        file.copy_into(parameters, average.unwrap_or(model).parameters().flat(), "")?;
 
         let file = Tensors::read(&self.folder.join(OPTIMIZER), None)?;
-        file.exactly(parameters.specs(), &["exp_avg.", "exp_avg_sq."])?;
+        let prefixes = ["exp_avg.", "exp_avg_sq.", TRAINED];
+        file.exactly(parameters.specs(), &prefixes[..if average.is_some() { 3 } else { 2 }])?;
+        if average.is_some() {
+            file.copy_into(parameters, parameters.flat(), TRAINED)?;
+        }
         let step = file.metadata("step")?.parse().map_err(|_| file.damaged("its step is no number"))?;
         let moment = |prefix: &str| {
             let moment = parameters.flat().zeros_like();

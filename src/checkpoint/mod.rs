@@ -11,7 +11,7 @@ mod state;
 use std::path::PathBuf;
 
 pub use disk::write_whole;
-pub use folder::{Checkpoint, Moments};
+pub use folder::{Checkpoint, Moments, Saved};
 pub use lock::RunLock;
 pub use run_dir::RunDir;
 pub use state::{BestScore, Fingerprint, State};

@@ -15,9 +15,8 @@ use rustix::fs::Access;
 use rustix::io::Errno;
 
 use super::disk::{aside, settle_exchange, write_whole};
-use super::folder::{self, Checkpoint, MODEL, Moments};
+use super::folder::{self, Checkpoint, MODEL, Saved};
 use super::{CheckpointError, State, link};
-use crate::model::CmdModel;
 use crate::telemetry::existing;
 
 const CONFIG: &str = "config.toml";
@@ -228,9 +227,9 @@ impl RunDir {
     ///
     /// # Errors
     /// When it cannot be written; the earlier ones stay.
-    pub fn save(&self, model: &CmdModel, moments: &Moments, state: &State, keep: usize) -> Result<(), CheckpointError> {
+    pub fn save(&self, saved: Saved, state: &State, keep: usize) -> Result<(), CheckpointError> {
         let path = self.checkpoint_path(state.step);
-        folder::save(&path, model, moments, state).map_err(CheckpointError::write(&path))?;
+        folder::save(&path, saved, state).map_err(CheckpointError::write(&path))?;
         self.settle(state, keep);
         Ok(())
     }

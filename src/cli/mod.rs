@@ -5,6 +5,7 @@ mod card;
 mod data;
 mod device;
 mod doctor;
+mod embed;
 pub mod error;
 mod eval;
 mod launching;
@@ -13,6 +14,7 @@ mod report;
 mod scoring;
 mod sweep;
 mod train;
+mod trained;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -57,6 +59,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 loss not finite
 enum Command {
     Train(train::Args),
     Eval(eval::Args),
+    Embed(embed::Args),
     Cache(cache::Args),
     Sweep(sweep::Args),
     #[command(subcommand)]
@@ -121,6 +124,7 @@ fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
     match cli.command {
         Command::Train(args) => train::run(&args, profile).map(|()| 0),
         Command::Eval(args) => eval::run(&args).map(|()| 0),
+        Command::Embed(args) => embed::run(&args).map(|()| 0),
         Command::Cache(args) => cache::run(&args).map(|()| 0),
         Command::Sweep(args) => sweep::run(&args).map(|()| 0),
         Command::Data(command) => data::run(&command),

@@ -88,6 +88,32 @@ impl Encoders {
         encoded.unwrap_or_else(|error| Err(self.speech.failed(error.why)))
     }
 
+    /// Hidden states of `waves`, in chunks that bound memory as [`Self::encode_speech`] has them, each with the places of its rows in `waves`.
+    ///
+    /// # Errors
+    /// When a forward fails.
+    pub fn encode_sounds(
+        &self,
+        waves: &[&[f32]],
+        most_samples: i64,
+    ) -> Result<Vec<(Vec<usize>, SpeechStates)>, EncoderError> {
+        if waves.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut order: Vec<usize> = (0..waves.len()).collect();
+        order.sort_by_key(|place| std::cmp::Reverse(waves[*place].len()));
+        let sorted: Vec<&[f32]> = order.iter().map(|place| waves[*place]).collect();
+        let lengths: Vec<i64> = sorted.iter().map(|wave| wave.len() as i64).collect();
+        let input = catch_libtorch(|| {
+            let Waveforms { samples, lengths } = Waveforms::pad(&sorted);
+            Waveforms { samples: samples.to_device(self.device), lengths: lengths.to_device(self.device) }
+        });
+        let input = input.map_err(|error| self.speech.failed(error.why))?;
+        let mut rest = order.into_iter();
+        let chunks = self.encode_speech(&input, &lengths, most_samples)?.into_iter();
+        Ok(chunks.map(|states| (rest.by_ref().take(states.frames.size()[0] as usize).collect(), states)).collect())
+    }
+
     /// CLS and patches of a batch. A row's features do not depend on the others, to the bit on the CPU: so those that are kept equal
     /// those that are made anew.
     ///

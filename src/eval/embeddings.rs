@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use super::{EvalError, Ranks, SplitResult};
+use super::{Embedder, EvalError, Ranks, SplitResult};
 use crate::data::{DataError, Skipped, Split};
 use crate::distributed::{Crew, World};
 use crate::encoders::Encoders;
@@ -97,9 +97,7 @@ impl<'a> EvalSet<'a> {
     pub fn embed(&mut self, model: &CmdModel) -> Result<Embeddings, EvalError> {
         let (mut parts, mut utterances) = (Vec::new(), Vec::new());
         let unreadable = self.features.for_each_speech(|indices, states| {
-            parts.push(catch_libtorch(|| {
-                tch::no_grad(|| model.speech().forward(&states.hidden, &states.frames)).to_device(Device::Cpu)
-            })?);
+            parts.push(Embedder::of_states(model, states)?);
             utterances.extend_from_slice(indices);
             Ok::<(), EvalError>(())
         })?;

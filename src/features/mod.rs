@@ -39,6 +39,14 @@ pub struct FeatureConfig {
     pub encoders: EncodersConfig,
 }
 
+impl FeatureConfig {
+    /// Samples of one forward of a speech encoder that takes `rate` a second, with the padding: as many as a full one of training has.
+    #[must_use]
+    pub fn most_samples(&self, rate: u32) -> i64 {
+        self.encoders.speech.batch_size * (self.audio.max_seconds * f64::from(rate)).ceil() as i64
+    }
+}
+
 /// Features cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum FeatureError {

@@ -119,8 +119,7 @@ impl<'a> FeatureSource<'a> {
 
     /// Samples of one forward of the speech encoder, with the padding: as many as a full one of training has.
     pub(super) fn most_samples(&self) -> i64 {
-        let rate = self.encoders.speech().spec().sample_rate as f64;
-        self.config.encoders.speech.batch_size * (self.config.audio.max_seconds * rate).ceil() as i64
+        self.config.most_samples(self.encoders.speech().spec().sample_rate as u32)
     }
 
     /// The features of a batch, on the encoders' device. `numbers` go there too, all in one copy with those of the batch itself.

@@ -8,8 +8,7 @@ use super::kept::Place;
 use super::source::split_rows;
 use super::{FeatureError, FeatureSource, Use};
 use crate::data::{
-    Audio, Clip, DataError, Given, GroupReader, Header, Kept, Picture, Pixels, Row, Waveforms, Weight, stack_images,
-    stack_speech,
+    Audio, Clip, DataError, Given, GroupReader, Header, Kept, Picture, Pixels, Row, Weight, stack_images, stack_speech,
 };
 use crate::distributed::World;
 use crate::encoders::{ImageStates, SpeechStates};
@@ -269,25 +268,9 @@ impl FeatureSource<'_> {
         &self,
         group: &[(usize, A)],
     ) -> Result<Vec<(Vec<usize>, SpeechStates)>, FeatureError> {
-        if group.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut order: Vec<(usize, &[f32])> =
-            group.iter().map(|(index, audio)| (*index, audio.borrow().samples.as_slice())).collect();
-        order.sort_by_key(|(_, samples)| std::cmp::Reverse(samples.len()));
-        let waves: Vec<&[f32]> = order.iter().map(|(_, samples)| *samples).collect();
-        let lengths: Vec<i64> = waves.iter().map(|wave| wave.len() as i64).collect();
-        let device = self.encoders.device();
-        let input = catch_libtorch(|| {
-            let Waveforms { samples, lengths } = Waveforms::pad(&waves);
-            Waveforms { samples: samples.to_device(device), lengths: lengths.to_device(device) }
-        })?;
-        let chunks = self.encoders.encode_speech(&input, &lengths, self.most_samples())?;
-        let mut rest = order.into_iter().map(|(index, _)| index);
-        Ok(chunks
-            .into_iter()
-            .map(|states| (rest.by_ref().take(states.frames.size()[0] as usize).collect(), states))
-            .collect())
+        let waves: Vec<&[f32]> = group.iter().map(|(_, audio)| audio.borrow().samples.as_slice()).collect();
+        let chunks = self.encoders.encode_sounds(&waves, self.most_samples())?.into_iter();
+        Ok(chunks.map(|(places, states)| (places.into_iter().map(|place| group[place].0).collect(), states)).collect())
     }
 
     /// Utterances that are longer than what is used of them: evaluation cuts them, training would use a window.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use super::contrastive::{SameImage, Targets};
+use super::contrastive::{SameImage, Targets, TeacherLogits};
 use super::fusion::{Fused, FusionEncoder, QueryNorm, relative_entropy};
 use super::layers::l2_normalise;
 use super::noise::PatchNoise;
@@ -149,6 +149,15 @@ impl FurtherImages {
     }
 }
 
+/// An average of the model, whose S_cls say how alike wrong pairs are (distillation).
+#[derive(Debug)]
+pub struct Teacher {
+    /// Its S_cls, [B, E], without dropout and without a gradient.
+    pub speech_cls: Tensor,
+    /// a: its part in what is right.
+    pub weight: f64,
+}
+
 /// What the losses of a batch are computed from.
 #[derive(Debug)]
 pub struct Embedded {
@@ -160,6 +169,8 @@ pub struct Embedded {
     pub patches: Tensor,
     /// i64 `[B]`: rows with equal numbers show the same image.
     pub image_ids: Tensor,
+    /// Takes part in L_sic.
+    pub teacher: Option<Teacher>,
 }
 
 /// Losses of a batch, scalars but for `cmd`'s diagnostics.
@@ -325,8 +336,15 @@ impl CmdModel {
         let targets = Targets::new(&embedded.image_ids, options.same_image);
         let image_cls = Self::image_embedding(&embedded.image_cls);
         let logits = speech_cls.matmul(&image_cls.tr()) * &inverse_tau;
+        let teacher = embedded.teacher.as_ref().map(|Teacher { speech_cls, weight }| {
+            let inverse_tau = inverse_tau.detach();
+            let own = speech_cls.matmul(&image_cls.tr()) * &inverse_tau;
+            let further = further.map(|further| further.logits(speech_cls, &inverse_tau));
+            (TeacherLogits { own, further }, *weight)
+        });
+        let teacher = teacher.as_ref().map(|(logits, weight)| (logits, *weight));
         let further = further.map(|further| further.logits(&speech_cls, &inverse_tau));
-        let sic = targets.loss_beside(&logits, further.as_ref());
+        let sic = targets.loss_beside(&logits, further.as_ref(), teacher);
 
         let cmd = match (&self.fusion, noise) {
             (Some(fusion), Some(noise)) if options.alpha != 0.0 => {

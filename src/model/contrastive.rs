@@ -43,8 +43,17 @@ impl Targets {
         }
     }
 
-    /// H(y, p), the mean over the rows of `logits` [B, B], with p the softmax over them and `further` [B, M], whose columns are all wrong.
-    fn cross_entropy(&self, logits: &Tensor, further: Option<&Tensor>) -> Tensor {
+    /// H(y, p), the mean over the rows of `logits` [B, B], with p the softmax over them and `further` [B, M], whose columns are all wrong. A
+    /// teacher takes part in y.
+    fn cross_entropy(
+        &self,
+        logits: &Tensor,
+        further: Option<&Tensor>,
+        teacher: Option<(&TeacherLogits, f64)>,
+    ) -> Tensor {
+        if let Some((teacher, weight)) = teacher {
+            return self.distilled(logits, further, teacher, weight);
+        }
         let log_softmax = |logits: &Tensor| match further {
             Some(further) => {
                 let all = Tensor::cat(&[logits, further], 1).log_softmax(-1, Kind::Float);
@@ -60,13 +69,49 @@ impl Targets {
         -(log_p * &self.probabilities).sum_dim_intlist([-1i64].as_slice(), false, None).mean(Kind::Float)
     }
 
-    /// Eq. 5: ½ [H(y^s2i, p^s2i) + H(y^i2s, p^i2s)] for `logits` [B speech, B images] already divided by tau.
-    pub fn loss(&self, logits: &Tensor) -> Tensor {
-        self.loss_beside(logits, None)
+    /// H(y', p) with y' = (1 - a) y + a p_m, p_m the teacher's softmax over the same columns.
+    fn distilled(&self, logits: &Tensor, further: Option<&Tensor>, teacher: &TeacherLogits, a: f64) -> Tensor {
+        let columns = |logits: &Tensor, further: Option<&Tensor>| {
+            let own = match &self.excluded {
+                Some(excluded) => logits.masked_fill(excluded, f64::NEG_INFINITY),
+                None => logits.shallow_clone(),
+            };
+            further.map_or_else(|| own.shallow_clone(), |further| Tensor::cat(&[&own, further], 1))
+        };
+        let y = tch::no_grad(|| {
+            let soft = columns(&teacher.own, teacher.further.as_ref()).softmax(-1, Kind::Float);
+            let wrong = soft.size()[1] - logits.size()[1];
+            self.probabilities.constant_pad_nd([0, wrong]) * (1.0 - a) + soft * a
+        });
+        // What takes no part has p = 0 and y' = 0; 0 · log 0 counts as 0.
+        let log_p = columns(logits, further).log_softmax(-1, Kind::Float).clamp_min(f64::from(f32::MIN));
+        -(log_p * y).sum_dim_intlist([-1i64].as_slice(), false, None).mean(Kind::Float)
     }
 
-    /// As [`Self::loss`]; the speech of the batch is told from `further` images too, by their logits [B, M].
-    pub fn loss_beside(&self, logits: &Tensor, further: Option<&Tensor>) -> Tensor {
-        (self.cross_entropy(logits, further) + self.cross_entropy(&logits.tr(), None)) * 0.5
+    /// Eq. 5: ½ [H(y^s2i, p^s2i) + H(y^i2s, p^i2s)] for `logits` [B speech, B images] already divided by tau.
+    pub fn loss(&self, logits: &Tensor) -> Tensor {
+        self.loss_beside(logits, None, None)
     }
+
+    /// As [`Self::loss`]; the speech of the batch is told from `further` images too, by their logits [B, M], and a teacher with the weight a takes
+    /// part in what is right.
+    pub fn loss_beside(
+        &self,
+        logits: &Tensor,
+        further: Option<&Tensor>,
+        teacher: Option<(&TeacherLogits, f64)>,
+    ) -> Tensor {
+        let of_images = teacher.map(|(teacher, a)| (TeacherLogits { own: teacher.own.tr(), further: None }, a));
+        let of_images = of_images.as_ref().map(|(teacher, a)| (teacher, *a));
+        (self.cross_entropy(logits, further, teacher) + self.cross_entropy(&logits.tr(), None, of_images)) * 0.5
+    }
+}
+
+/// What a teacher says of the pairs of a batch.
+#[derive(Debug)]
+pub struct TeacherLogits {
+    /// [B speech, B images].
+    pub own: Tensor,
+    /// [B, M], of further images.
+    pub further: Option<Tensor>,
 }

@@ -25,7 +25,7 @@ mod speech_head;
 
 pub use cmd_model::{
     CmdGradient, CmdModel, Denoising, Embedded, Encoded, FurtherImages, LossOptions, Losses, ModelConfig, Pairing,
-    SpeechChunk,
+    SpeechChunk, Teacher,
 };
 pub use contrastive::SameImage;
 pub use fusion::{Fused, FusionEncoder, QueryNorm};

@@ -1,5 +1,6 @@
 //! What the processes of a run tell each other: at the start that they do the same, before each step what came to one of them.
 
+use super::average::Average;
 use super::{Adam, TrainError};
 use crate::checkpoint::{CheckpointError, Fingerprint, State};
 use crate::data::Replaced;
@@ -14,7 +15,7 @@ pub(super) fn agree_on_start(
     world: &World,
     shared: &str,
     state: &mut State,
-    model: &CmdModel,
+    (model, average): (&CmdModel, Option<&Average>),
     adam: &mut Adam,
 ) -> Result<(), TrainError> {
     if world.size() == 1 {
@@ -37,6 +38,7 @@ pub(super) fn agree_on_start(
         world.agree_first(what, own.fingerprint == first.fingerprint)?;
     }
     world.broadcast(&mut model.parameters().flat().shallow_clone())?;
+    average.map_or(Ok(()), |average| world.broadcast(&mut average.flat()))?;
     let moments = adam.moments_mut();
     moments.step = world.first_numbers(&[moments.step])?[0];
     world.broadcast(&mut moments.exp_avg)?;

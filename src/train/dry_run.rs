@@ -83,7 +83,7 @@ impl Session<'_> {
 
         let few = Arc::new(self.dev_split.head(IMAGES));
         let mut set = EvalSet::new(&few, self.encoders, &self.recipe.features, self.crew, None)?;
-        let embeddings = set.embed(&self.model)?;
+        let embeddings = set.embed(self.model())?;
         set.rank(&embeddings)?;
         Ok(DryRun {
             parameters: self.model.parameters().count(),

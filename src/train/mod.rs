@@ -2,6 +2,7 @@
 
 mod adam;
 mod agree;
+mod average;
 mod bank;
 mod dry_run;
 mod figures;

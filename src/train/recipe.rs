@@ -96,6 +96,13 @@ impl Recipe {
         }
     }
 
+    /// The teacher's part in what is right at `step` of a training whose epochs hold `count` utterances.
+    #[must_use]
+    pub fn distill(&self, step: u64, count: usize) -> f64 {
+        let epochs = step as f64 * self.train.batch_size as f64 / count as f64;
+        self.loss.distill * epochs.min(1.0)
+    }
+
     /// The seed as the generator takes it.
     #[must_use]
     pub fn seed(&self) -> u64 {
@@ -120,6 +127,12 @@ impl Recipe {
         let (heads, width) = (self.speech.heads, encoders.speech().spec().width);
         if width % heads != 0 {
             return refuse(format!("speech.heads = {heads} does not divide the speech encoder's width {width}"));
+        }
+        if self.loss.distill > 0.0 && self.train.ema == 0.0 {
+            return refuse(format!(
+                "loss.distill = {} needs averaged weights to learn from: set train.ema too, for instance to 0.99",
+                self.loss.distill
+            ));
         }
         if self.denoises() {
             self.check_noise(encoders.image().spec().patches(), split)?;

@@ -97,6 +97,9 @@ section! {
         /// Images of the training split that speech is told from beside those of its batch: so many, drawn anew for each step, or "all"; exact, as
         /// the image encoder is frozen. 0: none, as in the paper.
         Fixed, at_least(0) => image_bank: ImageBank = ImageBank::Some(0);
+        /// Part of the averaged weights' judgement (`train.ema`) in what counts as right in L_sic, of which there is none at the start and all after
+        /// the first epoch; 0: none, as in the paper.
+        Fixed, Range::Rate => distill: f64 = 0.0;
     }
 }
 
@@ -187,6 +190,9 @@ section! {
         /// Configurations whose data sets are trained on too, by their training splits: an epoch holds each `weight` times (by default once);
         /// for instance [{ config = "spokencoco.toml", weight = 0.5 }].
         Here, Range::Configs => mix: Vec<MixedData> = Vec::new();
+        /// Decay of an average of the weights along the training, which is evaluated and kept as the model in place of the weights themselves; 0: none, as
+        /// in the paper.
+        Fixed, Range::Rate => ema: f64 = 0.0;
         /// Largest norm of the gradient; 0: no limit.
         Fixed, Range::NotNegative => grad_clip: f64 = 4.0;
         /// Steps between checkpoints.

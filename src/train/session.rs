@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::agree::check_sources;
+use super::average::Average;
 use super::bank::Bank;
 use super::sinks::Sink;
 use super::{Adam, FusionStart, InitFusion, Metrics, Recipe, TensorBoard, TrainError};
-use crate::checkpoint::{BestScore, CheckpointError, Fingerprint, RunDir, State};
+use crate::checkpoint::{BestScore, CheckpointError, Fingerprint, RunDir, Saved, State};
 use crate::data::{Dataset, Split};
 use crate::distributed::Crew;
 use crate::encoders::Encoders;
@@ -63,6 +64,8 @@ pub struct Session<'a> {
     pub(super) pool: Option<Pool>,
     /// Further negatives of the speech.
     pub(super) bank: Option<Bank>,
+    /// Averaged weights.
+    pub(super) average: Option<Average>,
 }
 
 impl<'a> Session<'a> {
@@ -96,9 +99,11 @@ impl<'a> Session<'a> {
                 model.start_fusion_at_zero();
             }
             let adam = Adam::new(recipe.adam(), model.parameters().flat());
-            (model, adam)
+            let decay = Some(recipe.train.ema).filter(|decay| *decay > 0.0);
+            let average = decay.map(|decay| Average::new(&model, decay));
+            (model, adam, average)
         });
-        let (model, adam) = made.map_err(|error| TrainError::Libtorch { step: 0, error })?;
+        let (model, adam, average) = made.map_err(|error| TrainError::Libtorch { step: 0, error })?;
         Ok(Self {
             recipe,
             encoders,
@@ -116,6 +121,7 @@ impl<'a> Session<'a> {
             leaks,
             pool: None,
             bank: None,
+            average,
         })
     }
 
@@ -159,7 +165,8 @@ impl<'a> Session<'a> {
         let is_due =
             state.last_evaluation.map_or(state.step % self.recipe.train.eval_every as u64 != 0, |at| at != state.step);
         state.evaluated &= !(state.step == steps && is_due);
-        self.adam = Adam::restore(self.recipe.adam(), checkpoint.load_for_training(&self.model)?);
+        let average = self.average.as_ref().map(Average::model);
+        self.adam = Adam::restore(self.recipe.adam(), checkpoint.load_for_training(&self.model, average)?);
         self.saved = Some(state.step);
         self.state = State { configuration: self.state.configuration.take().or(state.configuration.clone()), ..state };
         Ok(())
@@ -184,6 +191,7 @@ impl<'a> Session<'a> {
                 format!("{why}; set these keys as they were, or for the fusion encoder train.init_fusion = \"anew\"");
             CheckpointError::Mismatch { path: path.clone(), why }
         })?;
+        self.average.iter().for_each(|average| average.start(&self.model));
         let fusion = match (fusion, self.model.fusion()) {
             (_, None) => "",
             (true, _) => " and its fusion encoder",
@@ -214,10 +222,10 @@ impl<'a> Session<'a> {
         self.sinks.push(Box::new(sink));
     }
 
-    /// The model.
+    /// The model that is evaluated and kept: the trained weights, or their average.
     #[must_use]
     pub fn model(&self) -> &CmdModel {
-        &self.model
+        self.average.as_ref().map_or(&self.model, Average::model)
     }
 
     /// Where the training stands.
@@ -238,10 +246,11 @@ impl<'a> Session<'a> {
         self.state.step >= self.recipe.train.steps as u64 && self.state.evaluated
     }
 
-    /// Bytes of all checkpoints that stand at once: the newest, the best, and one that is being written. Each holds parameters and two
-    /// moments, in f32.
+    /// Bytes of all checkpoints that stand at once: the newest, the best, and one that is being written. Each holds parameters, two moments
+    /// and, where those are an average, what it is of, in f32.
     pub(super) fn kept_bytes(&self) -> u64 {
-        (self.recipe.train.keep as u64 + 2) * 3 * 4 * self.model.parameters().count() as u64
+        let values = 3 + u64::from(self.average.is_some());
+        (self.recipe.train.keep as u64 + 2) * values * 4 * self.model.parameters().count() as u64
     }
 
     /// Warns where checkpoints below `folder` take more than is free.
@@ -264,7 +273,9 @@ impl<'a> Session<'a> {
         }
         if let Some(run) = &self.run {
             let _span = tracing::debug_span!("save").entered();
-            run.save(&self.model, self.adam.moments(), &self.state, self.recipe.train.keep as usize)?;
+            let trained = self.average.is_some().then(|| self.model.parameters().flat());
+            let saved = Saved { model: self.model(), trained, moments: self.adam.moments() };
+            run.save(saved, &self.state, self.recipe.train.keep as usize)?;
             self.saved = Some(self.state.step);
         }
         Ok(())

@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 use crate::distributed::{DistributedError, World};
 use crate::model::{
     CmdModel, DropoutMask, Embedded, Encoded, FurtherImages, LayerSum, LossOptions, Losses, PatchNoise, SpeechHead,
+    Teacher,
 };
 
 /// The losses of a global batch and their gradient.
@@ -36,12 +37,13 @@ pub struct Step {
     pub further: Option<FurtherImages>,
 }
 
-/// The gradient of L for a global batch of which `encoded` holds this process's rows.
+/// The gradient of L for a global batch of which `encoded` holds this process's rows; `teacher` and its weight a take part in what is right.
 ///
 /// # Errors
 /// When another process is gone.
 pub fn gradient(
     model: &CmdModel,
+    teacher: Option<(&CmdModel, f64)>,
     encoded: &Encoded,
     step: &Step,
     options: LossOptions,
@@ -61,16 +63,18 @@ pub fn gradient(
 
     span.exit();
 
-    let width = own_cls.size()[1];
-    let both = Tensor::cat(&[own_cls.detach(), encoded.image_cls.to_kind(Kind::Float)], 1);
-    let both = world.gather(&both)?.split_with_sizes([width, encoded.image_cls.size()[1]], 1);
-    let speech_cls = both[0].contiguous().set_requires_grad(true);
+    let mut all = vec![own_cls.detach(), encoded.image_cls.to_kind(Kind::Float)];
+    all.extend(teacher.map(|(teacher, _)| cls_by(teacher, encoded)));
+    let sizes: Vec<i64> = all.iter().map(|part| part.size()[1]).collect();
+    let all = world.gather(&Tensor::cat(&all, 1))?.split_with_sizes(sizes, 1);
+    let speech_cls = all[0].contiguous().set_requires_grad(true);
+    let teacher = teacher.zip(all.get(2)).map(|((_, weight), cls)| Teacher { speech_cls: cls.contiguous(), weight });
     let patches = match step.noise {
         Some(_) => world.gather(&encoded.patches)?,
         None => encoded.patches.shallow_clone(),
     };
-    let (image_cls, image_ids) = (both[1].shallow_clone(), step.image_ids.shallow_clone());
-    let embedded = Embedded { speech_cls: speech_cls.shallow_clone(), image_cls, patches, image_ids };
+    let (image_cls, image_ids) = (all[1].shallow_clone(), step.image_ids.shallow_clone());
+    let embedded = Embedded { speech_cls: speech_cls.shallow_clone(), image_cls, patches, image_ids, teacher };
     let span = tracing::debug_span!("losses").entered();
     let losses = model.losses(&embedded, step.noise.as_ref(), step.further.as_ref(), options);
 
@@ -92,6 +96,14 @@ pub fn gradient(
     span.exit();
     let flat: Vec<Tensor> = of_speech.iter().chain(&gradients).map(|gradient| gradient.flatten(0, -1)).collect();
     Ok(Gradient { losses, flat: world.sum(&Tensor::cat(&flat, 0))?, own_cls: own_cls.detach() })
+}
+
+/// S_cls of the rows of `encoded` by `teacher`, [b, E], without dropout and without a gradient.
+fn cls_by(teacher: &CmdModel, encoded: &Encoded) -> Tensor {
+    tch::no_grad(|| {
+        let chunks = encoded.speech.iter().map(|chunk| teacher.speech().forward(&chunk.hidden, &chunk.frames));
+        Tensor::cat(&chunks.collect::<Vec<_>>(), 0).index_select(0, &encoded.speech_place)
+    })
 }
 
 /// d `loss` / d each of `leaves` and of `others`; zero for what it does not depend on.

@@ -72,7 +72,8 @@ impl<'a> Session<'a> {
     /// Agrees with the other processes on where to start, and checks the headers of the development split before any time is spent.
     pub(super) fn prepare(&mut self) -> Result<(), TrainError> {
         let shared = &self.recipe.identity.shared;
-        agree_on_start(self.crew.world, shared, &mut self.state, &self.model, &mut self.adam)?;
+        let model = (&self.model, self.average.as_ref());
+        agree_on_start(self.crew.world, shared, &mut self.state, model, &mut self.adam)?;
         if !self.is_finished() {
             self.leaks.iter().for_each(|warning| tracing::warn!("{warning}"));
             let config = &self.recipe.features;
@@ -267,6 +268,7 @@ impl<'a> Session<'a> {
                 (self.model.parameters().flat().shallow_clone(), gradient.flat.shallow_clone());
             self.adam.update(&mut values, &mut flat, scale, lr).map_err(failed)?;
             self.model.clamp_temperature();
+            self.average.iter().for_each(|average| average.update(&self.model));
             self.is_whole = true;
         }
         let next = (step + 1) * self.recipe.train.batch_size as u64;
@@ -281,7 +283,9 @@ impl<'a> Session<'a> {
     /// The gradient of the global batch of which `ready` holds this process's rows.
     pub(super) fn gradient(&self, ready: &Ready) -> Result<Gradient, TrainError> {
         let options = self.recipe.loss_options(self.state.step);
-        Ok(gradient(&self.model, &ready.encoded, &ready.step, options, self.crew.world)?)
+        let weight = self.recipe.distill(self.state.step, self.split.in_epoch());
+        let teacher = self.average.as_ref().filter(|_| weight > 0.0).map(|average| (average.model(), weight));
+        Ok(gradient(&self.model, teacher, &ready.encoded, &ready.step, options, self.crew.world)?)
     }
 
     /// The noise of a global batch. Without donors, in a batch that happens to hold a single image, the step goes without L_cmd.
@@ -357,7 +361,7 @@ impl<'a> Session<'a> {
                 self.pool.as_ref(),
             )?),
         };
-        let embeddings = set.embed(&self.model)?;
+        let embeddings = set.embed(self.model())?;
         let result = set.rank(&embeddings)?;
         let (step, mean_r1) = (self.state.step, result.recalls.mean.r1);
         for sink in &mut self.sinks {

@@ -1,0 +1,213 @@
+//! Vectors of files in the forms that other tools read: safetensors, NumPy's files, JSON Lines.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::growing::{Embedded, Growing};
+use crate::data::Medium;
+
+/// A form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `speech` [S, E], `images` [I, E], with frames `frames` [ΣT, E] and `offsets` [S + 1] into them; the files as JSON in its metadata.
+    Safetensors,
+    /// One array [n, E], the files a line each beside it, frames and offsets too.
+    Npy,
+    /// A line a file.
+    JsonLines,
+}
+
+/// Rows of the speech encoder's frames that stand behind S_cls.
+fn frames_of(file: &Embedded) -> usize {
+    if file.medium == Medium::Speech { file.rows.saturating_sub(1) } else { 0 }
+}
+
+/// Part of a file's rows that goes into an array.
+#[derive(Clone, Copy)]
+enum Rows {
+    /// The first one.
+    Own(Medium),
+    Frames,
+}
+
+impl Rows {
+    fn count(self, file: &Embedded) -> usize {
+        match self {
+            Self::Own(medium) => usize::from(file.medium == medium && file.rows > 0),
+            Self::Frames => frames_of(file),
+        }
+    }
+
+    fn of(self, file: &Embedded, bytes: &[u8], row: usize) -> Vec<u8> {
+        match self {
+            _ if self.count(file) == 0 => Vec::new(),
+            Self::Own(_) => bytes[..row].to_vec(),
+            Self::Frames => bytes[row..].to_vec(),
+        }
+    }
+
+    fn total(self, growing: &Growing) -> usize {
+        growing.done().iter().map(|file| self.count(file)).sum()
+    }
+}
+
+impl Form {
+    /// By the ending of the name of the file that is wanted.
+    #[must_use]
+    pub fn by_name(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "safetensors" => Some(Self::Safetensors),
+            "npy" => Some(Self::Npy),
+            "jsonl" => Some(Self::JsonLines),
+            _ => None,
+        }
+    }
+
+    /// Writes `growing` to `target`; of a split, `owners` are the rows of images that its utterances speak of.
+    ///
+    /// # Errors
+    /// When it cannot be written, or an array would hold both sounds and pictures.
+    pub fn write(self, growing: &Growing, owners: Option<&[i64]>, target: &Path) -> std::io::Result<()> {
+        let beside = |ending: &str| target.with_extension(ending);
+        match self {
+            Self::Safetensors => whole(target, |out| safetensors(growing, owners, out)),
+            Self::JsonLines => whole(target, |out| json_lines(growing, out)),
+            Self::Npy => {
+                let is_there = |medium| Rows::Own(medium).total(growing) > 0;
+                let medium = match (is_there(Medium::Speech), is_there(Medium::Image)) {
+                    (true, true) => {
+                        let why = "one array cannot hold sounds and pictures; name a file that ends in .safetensors or .jsonl";
+                        return Err(std::io::Error::other(why));
+                    }
+                    (_, true) => Medium::Image,
+                    _ => Medium::Speech,
+                };
+                if growing.done().iter().any(|file| frames_of(file) > 0) {
+                    whole(&beside("frames.npy"), |out| npy(growing, Rows::Frames, out))?;
+                    let offsets = offsets(growing);
+                    whole(&beside("offsets.npy"), |out| {
+                        npy_header("<i8", &[offsets.len()], out)?;
+                        out.write_all(&bytes_of(&offsets))
+                    })?;
+                }
+                let files = growing.done().iter().filter(|file| Rows::Own(medium).count(file) > 0);
+                let names: String =
+                    files.flat_map(|file| [file.file.to_string_lossy().into_owned(), "\n".to_owned()]).collect();
+                whole(&beside("txt"), |out| out.write_all(names.as_bytes()))?;
+                whole(target, |out| npy(growing, Rows::Own(medium), out))
+            }
+        }
+    }
+}
+
+/// A line of JSON for a file with these rows.
+pub fn json_line(file: &Embedded, rows: &[f32], width: usize) -> Value {
+    let mut line = json!({ "file": file.file.to_string_lossy(), "medium": file.medium });
+    if let Some(why) = &file.skipped {
+        line["skipped"] = why.clone().into();
+        return line;
+    }
+    let mut rows = rows.chunks_exact(width);
+    line["embedding"] = json!(rows.next());
+    if frames_of(file) > 0 {
+        line["frames"] = json!(rows.collect::<Vec<_>>());
+    }
+    line
+}
+
+/// Writes a file that is whole or not there.
+fn whole(target: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> std::io::Result<()> {
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let beside = target.with_file_name(name);
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(&beside)?);
+    write(&mut out)?;
+    out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    std::fs::rename(&beside, target)
+}
+
+fn safetensors(growing: &Growing, owners: Option<&[i64]>, out: &mut impl Write) -> std::io::Result<()> {
+    let width = growing.width();
+    let (mut header, mut end) = (json!({}), 0);
+    let mut metadata = json!({ "format": "pt" });
+    let mut arrays = Vec::new();
+    let mut add = |header: &mut Value, name: &str, kind: &str, shape: &[usize], size: usize| {
+        let bytes = shape.iter().product::<usize>() * size;
+        header[name] = json!({ "dtype": kind, "shape": shape, "data_offsets": [end, end + bytes] });
+        end += bytes;
+    };
+    for (name, medium) in [("speech", Medium::Speech), ("images", Medium::Image)] {
+        let rows = Rows::Own(medium);
+        if rows.total(growing) > 0 {
+            add(&mut header, name, "F32", &[rows.total(growing), width], 4);
+            arrays.push(rows);
+            let files = growing.done().iter().filter(|file| rows.count(file) > 0);
+            let names: Vec<String> = files.map(|file| file.file.to_string_lossy().into_owned()).collect();
+            metadata[name] = serde_json::to_string(&names)?.into();
+        }
+    }
+    let offsets = offsets(growing);
+    let has_frames = offsets.last().is_some_and(|count| *count > 0);
+    if has_frames {
+        add(&mut header, "frames", "F32", &[Rows::Frames.total(growing), width], 4);
+        arrays.push(Rows::Frames);
+        add(&mut header, "offsets", "I64", &[offsets.len()], 8);
+    }
+    if let Some(owners) = owners {
+        add(&mut header, "owners", "I64", &[owners.len()], 8);
+    }
+    header["__metadata__"] = metadata;
+    let mut text = header.to_string();
+    // Values begin at a multiple of 8.
+    text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
+    out.write_all(&(text.len() as u64).to_le_bytes())?;
+    out.write_all(text.as_bytes())?;
+    for rows in arrays {
+        growing.for_each(|file, bytes| out.write_all(&rows.of(file, bytes, 4 * width)))?;
+    }
+    if has_frames {
+        out.write_all(&bytes_of(&offsets))?;
+    }
+    out.write_all(&bytes_of(owners.unwrap_or_default()))
+}
+
+fn json_lines(growing: &Growing, out: &mut impl Write) -> std::io::Result<()> {
+    growing.for_each(|file, bytes| {
+        let rows: Vec<f32> =
+            bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect();
+        writeln!(out, "{}", json_line(file, &rows, growing.width()))
+    })
+}
+
+fn npy(growing: &Growing, rows: Rows, out: &mut impl Write) -> std::io::Result<()> {
+    npy_header("<f4", &[rows.total(growing), growing.width()], out)?;
+    growing.for_each(|file, bytes| out.write_all(&rows.of(file, bytes, 4 * growing.width())))
+}
+
+/// The header of version 1.0 of numpy.lib.format.
+fn npy_header(kind: &str, shape: &[usize], out: &mut impl Write) -> std::io::Result<()> {
+    let shape: String = shape.iter().map(|size| format!("{size},")).collect();
+    let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
+    let length = (10 + header.len() + 1).next_multiple_of(64) - 10;
+    header.extend(std::iter::repeat_n(' ', length - 1 - header.len()));
+    header.push('\n');
+    out.write_all(b"\x93NUMPY\x01\x00")?;
+    out.write_all(&(length as u16).to_le_bytes())?;
+    out.write_all(header.as_bytes())
+}
+
+/// Where the frames of each utterance begin, and where the last ones end.
+fn offsets(growing: &Growing) -> Vec<i64> {
+    let mut offsets = vec![0];
+    for file in growing.done().iter().filter(|file| Rows::Own(Medium::Speech).count(file) > 0) {
+        offsets.push(offsets.last().copied().unwrap_or(0) + frames_of(file) as i64);
+    }
+    offsets
+}
+
+fn bytes_of(numbers: &[i64]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}

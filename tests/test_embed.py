@@ -1,0 +1,112 @@
+"""cmd embed against PyTorch: the lines of docs/embeddings.md as they stand, the frames by torch.nn, and the files by their own readers."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from killing.world import make_world  # noqa: E402
+from open_in_pytorch import SpeechHead, read_wav  # noqa: E402
+
+CMD = ROOT / "target/release/cmd"
+
+
+class Embed(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        make_world(cls.folder)
+        cls.cmd("train", "--config", "tiny.toml", "--name", "a", "--set", "train.steps=12")
+
+    @classmethod
+    def cmd(cls, *arguments: str) -> str:
+        done = subprocess.run([CMD, "--quiet", *arguments], cwd=cls.folder, check=True, stdout=subprocess.PIPE, text=True)
+        return done.stdout
+
+    def test_the_documented_lines_give_the_same_vector(self) -> None:
+        lines = re.search(r"```python\n(.*?)```", (ROOT / "docs/embeddings.md").read_text(), re.DOTALL)[1]
+        wav = self.folder / "data/test 1 0.wav"
+        places = {
+            '"scripts"': repr(str(ROOT / "scripts")),
+            '"runs/latest': f'"{self.folder}/runs/latest',
+            '"assets/demo/speech_encoder.pt"': repr(str(ROOT / "tests/fixtures/speech.pt")),
+            '"question.wav"': repr(str(wav)),
+        }
+        for name, place in places.items():
+            self.assertIn(name, lines)
+            lines = lines.replace(name, place)
+        found: dict = {}
+        exec(lines, found)
+        ours = json.loads(self.cmd("embed", str(wav), "--out", "-"))["embedding"]
+        self.assertLess(np.abs(found["vector"].numpy() - ours).max(), 1e-5)
+
+    def test_frames_are_those_of_torch(self) -> None:
+        wavs = sorted(self.folder.glob("data/test *.wav"))
+        self.cmd("embed", *map(str, wavs), "--frames", "--out", "frames.safetensors")
+        ours = load_file(self.folder / "frames.safetensors")
+        with safe_open(self.folder / "frames.safetensors", "pt") as file:
+            self.assertEqual(json.loads(file.metadata()["speech"]), [str(wav) for wav in wavs])
+        head = SpeechHead(str(self.folder / "runs/a/best/model.safetensors")).eval()
+        encoder = torch.jit.load(str(ROOT / "tests/fixtures/speech.pt"))
+        offsets = ours["offsets"].tolist()
+        for row, wav in enumerate(wavs):
+            wave = read_wav(wav)
+            with torch.no_grad():
+                hidden, _ = encoder(wave[None], torch.tensor([len(wave)]))
+                states = F.layer_norm(hidden, hidden.shape[-1:]) if head.normalize else hidden
+                x = (head.layer_weights.softmax(0)[:, None, None, None] * states).sum(0)
+                x = head.norm(head.transformer(torch.cat([head.cls.expand(1, 1, -1), x], 1)))
+                theirs = F.normalize(head.proj(x), dim=-1)[0]
+            self.assertLess((theirs[0] - ours["speech"][row]).abs().max(), 1e-5)
+            self.assertLess((theirs[1:] - ours["frames"][offsets[row] : offsets[row + 1]]).abs().max(), 1e-5)
+        self.assertEqual((offsets[0], offsets[-1]), (0, len(ours["frames"])))
+
+    def test_numpy_reads_what_is_written(self) -> None:
+        self.cmd("embed", "data", "--out", "all.jsonl")
+        lines = [json.loads(line) for line in (self.folder / "all.jsonl").read_text().splitlines()]
+        pictures = [line for line in lines if line["medium"] == "image"]
+        self.cmd("embed", *(line["file"] for line in pictures), "--out", "pictures.npy")
+        rows = np.load(self.folder / "pictures.npy")
+        self.assertEqual((self.folder / "pictures.txt").read_text().splitlines(), [line["file"] for line in pictures])
+        self.assertLess(np.abs(rows - [line["embedding"] for line in pictures]).max(), 1e-5)
+        self.assertEqual([line["file"] for line in lines], sorted(line["file"] for line in lines))
+
+    def test_a_killed_one_goes_on(self) -> None:
+        many = self.folder / "many"
+        many.mkdir()
+        source = (self.folder / "data/test 0 0.wav").read_bytes()
+        for number in range(600):
+            (many / f"{number:03}.wav").write_bytes(source)
+        part = self.folder / "many.npy.part/files.jsonl"
+        going = subprocess.Popen([CMD, "--quiet", "embed", "many", "--out", "many.npy"], cwd=self.folder)
+        while not (part.exists() and part.stat().st_size):
+            self.assertIsNone(going.poll(), "it ended too early")
+            time.sleep(0.002)
+        going.send_signal(signal.SIGKILL)
+        going.wait()
+        done = len(part.read_text().splitlines())
+        self.assertTrue(0 < done < 600, done)
+        said = subprocess.run([CMD, "embed", "many", "--out", "many.npy"], cwd=self.folder, check=True, stderr=subprocess.PIPE, text=True)
+        self.assertIn("of 600 files are embedded already", said.stderr)
+        rows = np.load(self.folder / "many.npy")
+        self.assertEqual(rows.shape[0], 600)
+        self.assertLess(np.abs(rows - rows[0]).max(), 1e-5)
+        self.assertFalse(part.parent.exists())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -17,6 +17,7 @@ pub mod features;
 mod keys;
 pub mod model;
 pub mod report;
+pub mod search;
 pub mod signals;
 pub mod sweep;
 pub mod telemetry;

@@ -72,7 +72,7 @@ fn rows_stand_in_the_order_of_the_files_in_every_form() {
         assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-5));
     }
     workspace.fails(
-        1,
+        2,
         &[&["embed"], &files[..], &["--out", "x.npy"]].concat(),
         &["one array cannot hold sounds and pictures"],
     );
@@ -82,7 +82,7 @@ fn rows_stand_in_the_order_of_the_files_in_every_form() {
         assert!(bytes.starts_with(b"\x93NUMPY") && String::from_utf8_lossy(&bytes[..64]).contains(ending), "{file}");
     }
     assert_eq!(
-        std::fs::read_to_string(workspace.path("y.txt")).expect("names"),
+        std::fs::read_to_string(workspace.path("y.files.txt")).expect("names"),
         format!("{}\n{}\n", files[1], files[3])
     );
 }
@@ -122,9 +122,13 @@ fn what_cannot_be_read_is_named_or_left_out_where_that_is_asked_for() {
     workspace.fails(1, &["embed", "few", "--out", "x.npy"], &["test 0 5.wav"]);
     workspace.ok(&["embed", "few", "--out", "x.jsonl", "--skip"]);
     let found = lines(&std::fs::read_to_string(workspace.path("x.jsonl")).expect("written"));
-    assert!(found[1]["skipped"].is_string() && found[1].get("embedding").is_none() && found[2]["embedding"].is_array());
-    workspace.ok(&["embed", "few", "--out", "x.npy", "--skip"]);
-    assert_eq!(std::fs::read_to_string(workspace.path("x.txt")).expect("names").lines().count(), 2);
+    assert!(
+        found[1]["skipped"].as_str().is_some_and(|why| why.contains("neither WAV"))
+            && found[1].get("embedding").is_none()
+            && found[2]["embedding"].is_array()
+    );
+    workspace.ok(&["embed", "few", "tiny.toml", "--out", "x.npy", "--skip"]);
+    assert_eq!(std::fs::read_to_string(workspace.path("x.files.txt")).expect("names").lines().count(), 2);
     workspace.fails(2, &["embed", "few", "--out", "x.bin"], &["x.bin", ".safetensors"]);
     workspace.fails(2, &["embed", "--out", "x.npy"], &["FILE_OR_FOLDER"]);
     workspace.fails(1, &["embed", "few/none.wav", "--out", "x.npy"], &["few/none.wav"]);

@@ -224,6 +224,34 @@ fn a_resumed_run_equals_the_straight_one_to_the_bit() {
 }
 
 #[test]
+fn the_model_is_the_average_of_what_was_trained() {
+    let workspace = Workspace::new(8);
+    let sets = ["train.steps=3", "train.checkpoint_every=1", "train.keep=5", "train.eval_every=3", "train.ema=0.75"];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    workspace.ok(&[&["train", "--config", "tiny.toml", "--name", "a"], &sets[..]].concat());
+    let values = |step: u32, file: &str, prefix: &str| -> Vec<(String, Vec<f32>)> {
+        let all = tensors(&workspace.path(&format!("runs/a/checkpoints/step-00000{step}/{file}.safetensors")));
+        let floats =
+            |bytes: &[u8]| bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        all.iter().filter_map(|(name, bytes)| Some((name.strip_prefix(prefix)?.to_owned(), floats(bytes)))).collect()
+    };
+    for step in [2, 3] {
+        let (before, after) = (values(step - 1, "model", ""), values(step, "model", ""));
+        let trained = values(step, "optimizer", "trained.");
+        assert_eq!(trained.len(), after.len());
+        let mut moved = false;
+        for (((name, before), (_, after)), (other, trained)) in before.iter().zip(&after).zip(&trained) {
+            assert_eq!(name, other);
+            for ((before, after), trained) in before.iter().zip(after).zip(trained) {
+                assert!((0.75 * before + 0.25 * trained - after).abs() < 1e-6, "{name}: {before} {trained} {after}");
+                moved |= (before - trained).abs() > 1e-4;
+            }
+        }
+        assert!(moved, "nothing was trained");
+    }
+}
+
+#[test]
 fn the_order_does_not_depend_on_threads() {
     let workspace = Workspace::new(8);
     workspace.ok(&["train", "--config", "tiny.toml", "--name", "one", "--set", "data.workers=1"]);

@@ -89,9 +89,15 @@ fn runs_are_compared_and_others_have_their_rows() {
         assert!(text.contains(part), "{part}");
     }
     assert!(text.contains("These runs differ in other keys, too"));
+    // What a file says of a run again is no further run.
+    assert!(!text.contains("2 runs"), "{text}");
     // The named system stands below the paper's, and a run named twice is one.
     assert!(text.find("MILAN") < text.find(">fast<"));
     assert_eq!(text.matches("All settings of b").count(), 1);
+    // All runs of a folder, as a sweep leaves them with a link to the newest, in the order of their names.
+    std::os::unix::fs::symlink("b", workspace.path("runs/latest-of-all")).expect("a link");
+    let all = page(&workspace, &["runs", "--no-eval", "--no-audit"]);
+    assert!(all.find("All settings of a") < all.find("All settings of b") && !all.contains("b (2)"));
     // Without CMD there is nothing to look with.
     assert!(text.contains("where b looks") && !text.contains("where a looks"));
 }
@@ -130,7 +136,9 @@ fn a_run_that_has_just_begun_and_one_without_its_data_have_a_page() {
         .expect("written");
     std::fs::write(&metrics, "").expect("written");
     assert!(page(&workspace, &["runs/a", "--no-eval", "--no-audit"]).contains("Nothing has been logged yet"));
+    std::fs::remove_file(workspace.path("runs/a/report.html")).expect("removed");
     workspace.fails(2, &["report", "runs/a"], &["runs/a: has no checkpoint yet", "--no-eval"]);
+    assert!(!workspace.path("runs/a/report.html").exists());
 }
 
 #[test]

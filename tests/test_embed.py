@@ -81,7 +81,7 @@ class Embed(unittest.TestCase):
         pictures = [line for line in lines if line["medium"] == "image"]
         self.cmd("embed", *(line["file"] for line in pictures), "--out", "pictures.npy")
         rows = np.load(self.folder / "pictures.npy")
-        self.assertEqual((self.folder / "pictures.txt").read_text().splitlines(), [line["file"] for line in pictures])
+        self.assertEqual((self.folder / "pictures.files.txt").read_text().splitlines(), [line["file"] for line in pictures])
         self.assertLess(np.abs(rows - [line["embedding"] for line in pictures]).max(), 1e-5)
         self.assertEqual([line["file"] for line in lines], sorted(line["file"] for line in lines))
 

@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all, on file systems of every kind.
 
 use std::fs::{self, File};
-use std::io::{Error, ErrorKind, Result, Write};
+use std::io::{BufWriter, Error, ErrorKind, Result, Write};
 use std::path::{Path, PathBuf};
 
 /// What to do about an error of writing.
@@ -22,8 +22,21 @@ pub(super) fn advice(error: &Error) -> &'static str {
 /// # Errors
 /// When it cannot be written; then what stood at `path` still does.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    stream_whole(path, |out| out.write_all(bytes))
+}
+
+/// As [`write_whole`], of what `write` writes.
+///
+/// # Errors
+/// When it cannot be written; then what stood at `path` still does.
+pub fn stream_whole(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
     let beside = beside(path);
-    let written = write_synced(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    let write = || {
+        let mut out = BufWriter::with_capacity(1 << 16, File::create(&beside)?);
+        write(&mut out)?;
+        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+    };
+    let written = write().and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         let _ = fs::remove_file(&beside);
     }

@@ -10,7 +10,7 @@ mod state;
 
 use std::path::PathBuf;
 
-pub use disk::write_whole;
+pub use disk::{stream_whole, write_whole};
 pub use folder::{Checkpoint, Moments, Saved};
 pub use lock::RunLock;
 pub use run_dir::RunDir;

@@ -8,13 +8,11 @@ use serde_json::json;
 
 use super::error::Error;
 use super::print;
-use super::trained::{Trained, TrainedArgs};
-use crate::data::{Content, DataError, Dataset, GroupReader, Medium, OnError, files_below};
+use super::trained::{How, Trained, TrainedArgs};
+use crate::data::{DataError, Dataset, Medium, files_below};
 use crate::eval::{Embedded, Form, Growing, json_line};
 use crate::signals::Signals;
-
-/// Files that are embedded at once, and behind which a run that was stopped goes on.
-const GROUP: usize = 64;
+use crate::telemetry::warn_once;
 
 /// Writes embeddings of sounds and pictures for other tools, in the order of the files. A run that was stopped goes on with the same line.
 #[derive(Debug, clap::Args)]
@@ -33,7 +31,7 @@ pub(super) struct Args {
     #[arg(long)]
     frames: bool,
     /// Leaves out files that cannot be read, with a warning, instead of stopping there.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "split")]
     skip: bool,
     #[command(flatten)]
     trained: TrainedArgs,
@@ -64,23 +62,29 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
             "--out {out}: its name must end in .safetensors, .npy or .jsonl, or be - for standard output"
         )));
     }
-    let trained = args.trained.load(false)?;
+    let trained = args.trained.load(None, false)?;
     let Inputs { files, owners } = args.inputs(&trained)?;
     let Some(form) = form.filter(|_| !is_printed) else {
-        return args.embed(&trained, &files, 0, |embedded| {
+        return trained.embed(&files, 0, args.how(), |embedded| {
             embedded.into_iter().try_for_each(|(file, rows)| {
                 print(&format!("{}\n", json_line(&file, &rows, trained.embedder().width())))
             })
         });
     };
-    let job = json!({ "format": 1, "model": trained.fingerprint()?, "frames": args.frames, "skip": args.skip });
+    let is_of = |medium| files.iter().any(|(_, of)| *of == medium);
+    if !form.holds_both() && is_of(Medium::Speech) && is_of(Medium::Image) {
+        let out = args.out.display();
+        let why = "one array cannot hold sounds and pictures; name a file that ends in .safetensors or .jsonl";
+        return Err(Error::Usage(format!("--out {out}: {why}")));
+    }
+    let job = json!({ "format": 1, "model": trained.fingerprint()?, "frames": args.frames });
     let width = trained.embedder().width();
-    let mut growing = Growing::open(&args.out, &job, width, &files).map_err(Error::output(&args.out))?;
+    let mut growing = Growing::open(&args.out, &job, width, (&files, args.skip)).map_err(Error::output(&args.out))?;
     let done = growing.done().len();
     if done > 0 {
         tracing::info!("{done} of {} files are embedded already", files.len());
     }
-    args.embed(&trained, &files, done, |embedded| growing.push(embedded).map_err(Error::output(&args.out)))?;
+    trained.embed(&files, done, args.how(), |embedded| growing.push(embedded).map_err(Error::output(&args.out)))?;
     let owners = owners.map(|owners| owners_among(&owners, growing.done()));
     form.write(&growing, owners.as_deref(), &args.out).map_err(Error::output(&args.out))?;
     growing.remove().map_err(Error::output(&args.out))?;
@@ -88,6 +92,10 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
 }
 
 impl Args {
+    fn how(&self) -> How {
+        How { frames: self.frames, skips: self.skip }
+    }
+
     fn inputs(&self, trained: &Trained) -> Result<Inputs, Error> {
         if let Some(name) = &self.split {
             let split = Dataset::load(&trained.config.data)?.split(name)?;
@@ -103,11 +111,11 @@ impl Args {
                 for line in std::io::stdin().lock().lines() {
                     let line = line.map_err(Error::output("standard input"))?;
                     if !line.is_empty() {
-                        add(Path::new(&line), &mut files)?;
+                        add(Path::new(&line), self.skip, &mut files)?;
                     }
                 }
             } else {
-                add(input, &mut files)?;
+                add(input, self.skip, &mut files)?;
             }
         }
         if files.is_empty() {
@@ -115,54 +123,15 @@ impl Args {
         }
         Ok(Inputs { files, owners: None })
     }
-
-    /// Embeds `files` from the one at `done` on, and hands what was made of each group to `put`.
-    fn embed(
-        &self,
-        trained: &Trained,
-        files: &[(PathBuf, Medium)],
-        done: usize,
-        mut put: impl FnMut(Vec<(Embedded, Vec<f32>)>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let embedder = trained.embedder();
-        let (audio, pictures, width) = (embedder.audio_form(), embedder.picture_form(), embedder.width());
-        let all = files.to_vec();
-        let read = move |index: usize| Content::read(&all[index].0, all[index].1, audio, pictures);
-        let indices: Vec<usize> = (done..files.len()).collect();
-        let groups = indices.chunks(GROUP).map(<[usize]>::to_vec).collect();
-        let on_error = if self.skip { OnError::Skip } else { OnError::Fail };
-        let reader = GroupReader { data: &trained.config.data, on_error, is_stopped: &|| false };
-        let embedded = |index: usize, rows: Vec<f32>, skipped: Option<String>| {
-            let (file, medium) = files[index].clone();
-            (Embedded { file, medium, rows: rows.len() / width, skipped }, rows)
-        };
-        // The files of a group come in their order; those between them could not be read.
-        let mut next = done;
-        let mut skipped = |until: usize| {
-            let missing = next..until;
-            next = until + 1;
-            missing.map(|index| embedded(index, Vec::new(), Some("cannot be read".to_owned())))
-        };
-        let agree = || Ok::<(), Error>(());
-        reader.for_each(("embedding", "files"), groups, read, &agree, |group: &[(usize, Content)]| {
-            let contents: Vec<&Content> = group.iter().map(|(_, content)| content).collect();
-            let mut made = Vec::with_capacity(group.len());
-            for ((index, _), rows) in group.iter().zip(embedder.rows(&contents, self.frames)?) {
-                made.extend(skipped(*index));
-                made.push(embedded(*index, rows, None));
-            }
-            put(made)
-        })?;
-        put(skipped(files.len()).collect())
-    }
 }
 
-/// Adds a file, or all of a folder.
-fn add(path: &Path, files: &mut Vec<(PathBuf, Medium)>) -> Result<(), DataError> {
-    if path.is_dir() {
-        files.extend(files_below(path)?);
-    } else {
-        files.push((path.to_owned(), Medium::of(path)?));
+/// Adds a file, or all of a folder; with `skips` without what is neither sound nor picture.
+fn add(path: &Path, skips: bool, files: &mut Vec<(PathBuf, Medium)>) -> Result<(), DataError> {
+    let found =
+        if path.is_dir() { files_below(path) } else { Medium::of(path).map(|medium| vec![(path.to_owned(), medium)]) };
+    match found {
+        Err(error) if skips => warn_once(format!("skipped: {error}")),
+        found => files.extend(found?),
     }
     Ok(())
 }

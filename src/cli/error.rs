@@ -10,6 +10,7 @@ use crate::encoders::EncoderError;
 use crate::eval::{EvalError, RecallError, VectorsError};
 use crate::features::FeatureError;
 use crate::report::{CardError, ReportError};
+use crate::search::SearchError;
 use crate::signals::Interrupted;
 use crate::sweep::SweepError;
 use crate::train::TrainError;
@@ -47,6 +48,9 @@ pub enum Error {
     /// A model's card.
     #[error(transparent)]
     Card(#[from] CardError),
+    /// An index.
+    #[error(transparent)]
+    Search(#[from] SearchError),
     /// A report.
     #[error(transparent)]
     Report(#[from] ReportError),
@@ -92,6 +96,7 @@ impl Error {
             Self::Sweep(error) => of_sweep(error),
             Self::Card(error) => of_card(error),
             Self::Report(error) => of_report(error),
+            Self::Search(error) => of_search(error),
             Self::Interrupted(signal) => signal.exit_status(),
             Self::Output { .. } => FAILED,
         }
@@ -148,6 +153,13 @@ fn of_card(error: &CardError) -> u8 {
         CardError::Checkpoint(error) => of_checkpoint(error),
         CardError::Results(error) => of_report(error),
         CardError::Write { .. } => FAILED,
+    }
+}
+
+fn of_search(error: &SearchError) -> u8 {
+    match error {
+        SearchError::Missing { .. } | SearchError::Damaged { .. } => USAGE,
+        SearchError::Write { .. } => FAILED,
     }
 }
 

@@ -12,6 +12,7 @@ mod launching;
 mod origin;
 mod report;
 mod scoring;
+mod search;
 mod sweep;
 mod train;
 mod trained;
@@ -60,6 +61,7 @@ enum Command {
     Train(train::Args),
     Eval(eval::Args),
     Embed(embed::Args),
+    Search(search::Args),
     Cache(cache::Args),
     Sweep(sweep::Args),
     #[command(subcommand)]
@@ -125,6 +127,7 @@ fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
         Command::Train(args) => train::run(&args, profile).map(|()| 0),
         Command::Eval(args) => eval::run(&args).map(|()| 0),
         Command::Embed(args) => embed::run(&args).map(|()| 0),
+        Command::Search(args) => search::run(&args).map(|()| 0),
         Command::Cache(args) => cache::run(&args).map(|()| 0),
         Command::Sweep(args) => sweep::run(&args).map(|()| 0),
         Command::Data(command) => data::run(&command),

@@ -1,6 +1,6 @@
 //! `cmd report`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use super::eval::load_config;
 use super::print;
 use super::scoring::embedded_once;
 use crate::VERSION;
-use crate::checkpoint::{Checkpoint, RunDir, write_whole};
+use crate::checkpoint::{Checkpoint, Fingerprint, RunDir, write_whole};
 use crate::config::{Config, Needs};
 use crate::data::{Audit, Dataset, Split};
 use crate::distributed::{Crew, World};
 use crate::encoders::{Encoders, EncodersConfig};
 use crate::eval::{Comparison, Embeddings, EvalSet, Ranks, SplitResult, attend};
 use crate::model::{CmdModel, libtorch_version};
-use crate::report::{Against, Gallery, Page, Row, RunLog, read_results};
+use crate::report::{Against, Gallery, Page, Row, RunLog, read_results, tell_apart, title};
 use crate::signals::Signals;
 use crate::telemetry::whole_memory;
 
@@ -31,7 +31,7 @@ pub(super) struct Args {
     /// Runs, or sweeps whose runs are meant.
     #[arg(value_name = "RUN", default_value = "latest")]
     runs: Vec<PathBuf>,
-    /// The page; by default report.html in the run's folder, or for several runs in the folder in which runs are kept.
+    /// The page, - for standard output; by default report.html in the run's folder, or for several runs in the folder in which runs are kept.
     #[arg(long, value_name = "FILE.html")]
     out: Option<PathBuf>,
     /// Heading of the page.
@@ -77,8 +77,8 @@ const SHOWN: usize = 6;
 struct Entry {
     /// None where neither data nor encoders are needed.
     config: Option<Config>,
-    /// Name of the data set that it was trained on.
-    trained_on: Option<String>,
+    /// The data set that it was trained on, if that was the only one.
+    trained_on: Option<Fingerprint>,
     /// None where nothing is ranked.
     best: Option<(Checkpoint, CmdModel)>,
 }
@@ -106,8 +106,10 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let device = device(&args.device, Local::ALONE)?;
     let folders = args.folders()?;
     let out = args.place(&folders);
-    // Found out before hours of work.
-    std::fs::OpenOptions::new().create(true).append(true).open(&out).map_err(Error::output(&out))?;
+    let is_printed = out.as_os_str() == "-";
+    if !is_printed {
+        check_writable(&out).map_err(Error::output(&out))?;
+    }
     let mut page = Page { here: here(device), ..Page::default() };
     let mut entries = Vec::new();
     for run in &folders {
@@ -124,7 +126,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         let config = is_needed.then(|| Config::load(&run.config(), &[], needs)).transpose()?;
         let best = (!args.no_eval).then(|| run.best()).transpose()?;
         let best = best.map(|best| best.load(device).map(|model| (best, model))).transpose()?;
-        let trained_on = log.state.as_ref().map(|state| state.data.name.clone());
+        let trained_on = log.state.as_ref().filter(|_| !log.has_other_data()).map(|state| state.data.clone());
         entries.push(Entry { config, trained_on, best });
         page.logs.push(log);
     }
@@ -132,15 +134,24 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     page.title = args.title.clone().unwrap_or_else(|| title(&page.logs));
     let further = args.results.iter().map(|named| further(named, &folders, &page, &entries));
     let further: Vec<Vec<Row>> = further.collect::<Result<_, _>>()?;
+    if !args.no_audit {
+        page.audits = args.audits(&entries)?;
+    }
     if !args.no_eval {
         let world = World::alone();
         args.rank(&entries, device, Crew { world: &world, signals: &signals }, &mut page)?;
     }
-    page.rows.extend(further.into_iter().flatten());
-    if !args.no_audit {
-        page.audits = audits(&entries, &args.data)?;
+    for row in further.into_iter().flatten() {
+        // What a file says of a run again stands there already.
+        if !page.rows.iter().any(|known| known.is_same(&row)) {
+            page.rows.push(row);
+        }
     }
-    write_whole(&out, page.html()?.as_bytes()).map_err(Error::output(&out))?;
+    let html = page.html()?;
+    if is_printed {
+        return print(&html);
+    }
+    write_whole(&out, html.as_bytes()).map_err(Error::output(&out))?;
     print(&format!("{}\n", out.display()))
 }
 
@@ -149,12 +160,14 @@ impl Args {
     fn folders(&self) -> Result<Vec<RunDir>, Error> {
         let (mut folders, mut known) = (Vec::new(), HashSet::new());
         for named in &self.runs {
-            let mut paths = vec![named.clone()];
-            if named.join("sweep.json").is_file() && !RunDir::is_run(named) {
-                let entries = std::fs::read_dir(named).map_err(Error::output(named))?;
-                paths = entries.flatten().map(|entry| entry.path()).collect();
-                paths.retain(|path| RunDir::is_run(path));
-                paths.sort();
+            let within = std::fs::read_dir(named).into_iter().flatten().flatten();
+            // Not the link to the newest one, which has a name of its own.
+            let runs =
+                within.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path());
+            let mut paths: Vec<PathBuf> = runs.filter(|path| RunDir::is_run(path)).collect();
+            paths.sort();
+            if RunDir::is_run(named) || paths.is_empty() {
+                paths = vec![named.clone()];
             }
             for path in paths {
                 let run = RunDir::open(&path, &self.output)?;
@@ -162,9 +175,6 @@ impl Args {
                     folders.push(run);
                 }
             }
-        }
-        if folders.is_empty() {
-            return Err(Error::Usage("what is named holds no run".to_owned()));
         }
         Ok(folders)
     }
@@ -181,7 +191,12 @@ impl Args {
     fn rank(&self, entries: &[Entry], device: Device, crew: Crew, page: &mut Page) -> Result<(), Error> {
         let mut loaded: Option<(EncodersConfig, Encoders)> = None;
         let mut all: Vec<Ranked> = Vec::new();
-        for Target { config, runs } in self.targets(entries)? {
+        let targets = self.targets(entries)?;
+        // What is not there is told before anything is ranked.
+        for Target { config, .. } in &targets {
+            Dataset::load(&config.data)?.split(&self.split)?;
+        }
+        for Target { config, runs } in targets {
             let (_, encoders) = match loaded.take() {
                 Some((known, encoders)) if known == config.encoders => loaded.insert((known, encoders)),
                 _ => loaded.insert((config.encoders.clone(), Encoders::load(&config.encoders, device)?)),
@@ -196,8 +211,10 @@ impl Args {
                 checkpoint.check_encoders(model, encoders)?;
                 let embeddings = set.embed(model)?;
                 let (result, ranks) = set.rank_each(&embeddings)?;
-                let method = page.logs[run].name.clone();
-                page.rows.push(Row { run: Some(run), method, trained_on: entries[run].trained_on.clone(), result });
+                let (method, trained_on) = (page.logs[run].name.clone(), entries[run].trained_on.clone());
+                let is_own = trained_on.as_ref().is_some_and(|data| data.fingerprint == dataset.fingerprint);
+                let trained_on = trained_on.map(|data| data.name);
+                page.rows.push(Row { run: Some(run), method, trained_on, is_own, result });
                 let most_megapixels = config.data.max_megapixels;
                 match all.iter_mut().find(|ranked| ranked.is_of(&dataset.fingerprint, &split)) {
                     Some(ranked) => {
@@ -222,6 +239,28 @@ impl Args {
         Ok(())
     }
 
+    /// Audits of all data sets, each once: what --data names, and what runs were trained on, if it is there.
+    fn audits(&self, entries: &[Entry]) -> Result<Vec<Audit>, Error> {
+        let named = self.data.iter().map(|path| Config::load(path, &[], Needs::Data));
+        let named: Vec<Config> = named.collect::<Result<_, _>>()?;
+        let own = entries.iter().filter_map(|entry| entry.config.clone());
+        let count = named.len();
+        let (mut audits, mut known) = (Vec::new(), HashSet::new());
+        for (place, config) in named.into_iter().chain(own).enumerate() {
+            let dataset = match Dataset::load(&config.data) {
+                Err(error) if count > 0 && place >= count => {
+                    tracing::warn!("no audit of what a run was trained on: {error}");
+                    continue;
+                }
+                dataset => dataset?,
+            };
+            if known.insert(dataset.fingerprint.clone()) {
+                audits.push(Audit::new(&dataset, (&config.data, &config.audio), &config.eval.split, false));
+            }
+        }
+        Ok(audits)
+    }
+
     /// Every data set once for all runs that see it alike.
     fn targets<'a>(&self, entries: &'a [Entry]) -> Result<Vec<Target>, Error> {
         let mut targets: Vec<Target> = Vec::new();
@@ -234,6 +273,7 @@ impl Args {
                     (&known.data, &known.audio, &known.encoders) == (&config.data, &config.audio, &config.encoders)
                 };
                 match targets.iter_mut().find(|target| is_same(&target.config)) {
+                    Some(target) if target.runs.contains(&run) => {}
                     Some(target) => target.runs.push(run),
                     None => targets.push(Target { config, runs: vec![run] }),
                 }
@@ -290,7 +330,10 @@ fn further(named: &str, folders: &[RunDir], page: &Page, entries: &[Entry]) -> R
         .and_then(|checkpoint| folders.iter().position(|run| Path::new(checkpoint).starts_with(run.path())));
     let own = checkpoint.as_deref().and_then(|path| Checkpoint::open(Path::new(path)).ok());
     let state = own.as_ref().and_then(|own| own.state().ok().flatten());
-    let trained_on = run.and_then(|run| entries[run].trained_on.clone()).or(state.map(|state| state.data.name));
+    let trained_on = match run {
+        Some(run) => entries[run].trained_on.as_ref().map(|data| data.name.clone()),
+        None => state.map(|state| state.data.name),
+    };
     let of_run =
         own.as_ref().and_then(RunDir::of).and_then(|run| Some(run.path().file_name()?.to_string_lossy().into_owned()));
     let stem = Path::new(file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -301,45 +344,17 @@ fn further(named: &str, folders: &[RunDir], page: &Page, entries: &[Entry]) -> R
         if let (None, Some(dataset)) = (&checkpoint, dataset) {
             (result.dataset, result.split) = (dataset.to_owned(), "test".to_owned());
         }
-        Row { run, method, trained_on: trained_on.clone(), result }
+        let is_own = trained_on.as_ref() == Some(&result.dataset);
+        Row { run, method, trained_on: trained_on.clone(), is_own, result }
     };
     Ok(results.into_iter().map(row).collect())
 }
 
-/// Audits of all data sets, each once: what runs were trained on, and what --data names.
-fn audits(entries: &[Entry], further: &[PathBuf]) -> Result<Vec<Audit>, Error> {
-    let mut configs: Vec<Config> = entries.iter().filter_map(|entry| entry.config.clone()).collect();
-    for path in further {
-        configs.push(Config::load(path, &[], Needs::Data)?);
-    }
-    let (mut audits, mut known) = (Vec::new(), HashSet::new());
-    for config in configs {
-        let dataset = Dataset::load(&config.data)?;
-        if known.insert(dataset.fingerprint.clone()) {
-            audits.push(Audit::new(&dataset, (&config.data, &config.audio), &config.eval.split, false));
-        }
-    }
-    Ok(audits)
-}
-
-/// Runs of one name get numbers.
-fn tell_apart(logs: &mut [RunLog]) {
-    let mut known = HashMap::new();
-    for log in logs {
-        let count = known.entry(log.name.clone()).or_insert(0);
-        *count += 1;
-        if *count > 1 {
-            log.name = format!("{} ({count})", log.name);
-        }
-    }
-}
-
-fn title(logs: &[RunLog]) -> String {
-    match logs {
-        [log] => log.name.clone(),
-        [one, other] => format!("{} and {}", one.name, other.name),
-        _ => format!("{} runs", logs.len()),
-    }
+/// Finds out before hours of work whether `path` can be written, and leaves it as it was.
+fn check_writable(path: &Path) -> std::io::Result<()> {
+    let is_new = !path.exists();
+    std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    if is_new { std::fs::remove_file(path) } else { Ok(()) }
 }
 
 /// What makes the page.

@@ -7,9 +7,11 @@ use super::error::Error;
 use super::eval::load_config;
 use crate::checkpoint::{Checkpoint, CheckpointError, RunDir};
 use crate::config::{Config, Needs, Override};
+use crate::data::{Content, GroupReader, Medium, OnError, Weight, stamp};
 use crate::encoders::Encoders;
-use crate::eval::Embedder;
+use crate::eval::{Embedded, Embedder};
 use crate::model::CmdModel;
+use crate::telemetry::warn_once;
 
 /// Options that name it.
 #[derive(Debug, clap::Args)]
@@ -31,6 +33,31 @@ pub(super) struct TrainedArgs {
     device: String,
 }
 
+/// Files that are embedded at once, and behind which a run that was stopped goes on.
+const GROUP: usize = 64;
+
+/// How files are embedded.
+#[derive(Clone, Copy)]
+pub(super) struct How {
+    /// With their frames.
+    pub(super) frames: bool,
+    /// Without those that cannot be read.
+    pub(super) skips: bool,
+}
+
+/// A file that was read.
+struct Taken {
+    stamp: (u64, u64),
+    /// Or why it is left out.
+    content: Result<Content, String>,
+}
+
+impl Weight for Taken {
+    fn weight(&self) -> usize {
+        self.content.as_ref().map_or(0, Weight::weight)
+    }
+}
+
 /// The model.
 pub(super) struct Trained {
     pub(super) checkpoint: Checkpoint,
@@ -40,11 +67,11 @@ pub(super) struct Trained {
 }
 
 impl TrainedArgs {
-    /// Loads it; the fusion encoder too, if it is asked for and was trained.
-    pub(super) fn load(&self, with_fusion: bool) -> Result<Trained, Error> {
+    /// Loads it, by default the one that `known` names; the fusion encoder too, if it is asked for and was trained.
+    pub(super) fn load(&self, known: Option<&Path>, with_fusion: bool) -> Result<Trained, Error> {
         let overrides: Vec<Override> = self.overrides.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
         let device = device(&self.device, Local::ALONE)?;
-        let named = self.checkpoint.as_deref().unwrap_or(Path::new("latest"));
+        let named = self.checkpoint.as_deref().or(known).unwrap_or(Path::new("latest"));
         let (checkpoint, run) = RunDir::find(named, &self.output)?;
         let own = run.as_ref().map(|run| Config::load(&run.config(), &[], Needs::Encoders)).transpose()?;
         let config = match (&self.data, &run) {
@@ -77,8 +104,52 @@ impl Trained {
             hash.update(fingerprint.as_bytes());
         }
         let encoders = &self.config.encoders;
-        let how =
-            format!("{:?} {:?} {}", encoders.speech.dtype, encoders.image.dtype, self.config.audio.eval_max_seconds);
+        let (seconds, megapixels) = (self.config.audio.eval_max_seconds, self.config.data.max_megapixels);
+        let how = format!("{:?} {:?} {seconds} {megapixels}", encoders.speech.dtype, encoders.image.dtype);
         Ok(hash.update(how.as_bytes()).finalize().to_hex().to_string())
+    }
+
+    /// Embeds `files` from the one at `done` on, and hands what was made of each group to `put`.
+    pub(super) fn embed(
+        &self,
+        files: &[(PathBuf, Medium)],
+        done: usize,
+        how: How,
+        mut put: impl FnMut(Vec<(Embedded, Vec<f32>)>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let embedder = self.embedder();
+        let (audio, pictures, width) = (embedder.audio_form(), embedder.picture_form(), embedder.width());
+        let all = files.to_vec();
+        // What may be left out is read as the reason why it cannot be.
+        let read = move |index: usize| {
+            let (path, medium) = &all[index];
+            // Of before: what is changed meanwhile is read again the next time.
+            let stamp = stamp(path);
+            let content = match Content::read(path, *medium, audio, pictures) {
+                Err(error) if how.skips => {
+                    warn_once(format!("skipped: {error}"));
+                    Err(error.why())
+                }
+                content => Ok(content?),
+            };
+            Ok(Taken { stamp, content })
+        };
+        let indices: Vec<usize> = (done..files.len()).collect();
+        let groups = indices.chunks(GROUP).map(<[usize]>::to_vec).collect();
+        let reader = GroupReader { data: &self.config.data, on_error: OnError::Fail, is_stopped: &|| false };
+        let agree = || Ok::<(), Error>(());
+        reader.for_each(("embedding", "files"), groups, read, &agree, |group: &[(usize, Taken)]| {
+            let contents: Vec<&Content> = group.iter().filter_map(|(_, taken)| taken.content.as_ref().ok()).collect();
+            let mut rows = embedder.rows(&contents, how.frames)?.into_iter();
+            let embedded = group.iter().map(|(index, Taken { stamp: (bytes, modified), content })| {
+                let (file, medium) = files[*index].clone();
+                let skipped = content.as_ref().err().cloned();
+                let rows = if skipped.is_none() { rows.next().unwrap_or_default() } else { Vec::new() };
+                let (bytes, modified) = (*bytes, *modified);
+                (Embedded { file, medium, rows: rows.len() / width, bytes, modified, skipped }, rows)
+            });
+            put(embedded.collect())
+        })?;
+        Ok(())
     }
 }

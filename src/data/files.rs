@@ -34,6 +34,7 @@ impl Medium {
     /// # Errors
     /// When it is neither.
     pub fn of(path: &Path) -> Result<Self, DataError> {
+        check_name(path)?;
         if let Some(medium) = Self::by_name(path) {
             return Ok(medium);
         }
@@ -89,7 +90,7 @@ impl Weight for Content {
 /// dot is left out, and links to folders are not followed.
 ///
 /// # Errors
-/// When a folder cannot be read.
+/// When a folder cannot be read, or the name of a file cannot stand in a list.
 pub fn files_below(folder: &Path) -> Result<Vec<(PathBuf, Medium)>, DataError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -105,13 +106,32 @@ pub fn files_below(folder: &Path) -> Result<Vec<(PathBuf, Medium)>, DataError> {
             let path = entry.path();
             if entry.file_type().map_err(failed(&path))?.is_dir() {
                 open.push(path);
-            } else if let Some(medium) = Medium::by_name(&path).filter(|_| path.is_file()) {
+            } else if let Some(medium) = Medium::by_name(&path).filter(|_| !path.is_dir()) {
+                check_name(&path)?;
                 found.push((path, medium));
             }
         }
     }
     found.sort();
     Ok(found)
+}
+
+/// Size of a file, and when it was changed last, in nanoseconds since 1970: a file that was changed has others.
+#[must_use]
+pub fn stamp(path: &Path) -> (u64, u64) {
+    let Ok(file) = std::fs::metadata(path) else { return (0, 0) };
+    let modified = file.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    (file.len(), modified.map_or(0, |time| time.as_nanos() as u64))
+}
+
+/// Names go into lists that other programs read.
+fn check_name(path: &Path) -> Result<(), DataError> {
+    let why = match path.to_str() {
+        None => "its name is not valid Unicode; rename it",
+        Some(name) if name.contains(['\n', '\r']) => "its name holds a line break; rename it",
+        Some(_) => return Ok(()),
+    };
+    Err(DataError::Sample { path: path.to_owned(), why: why.to_owned() })
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub use audio::{Audio, Clip, Header, Recording};
 pub use audit::{Audit, BadFile, SplitCounts};
 pub use batch::{Batch, BatchPlan, Given, KnownSpeech, Replaced, Rows, TrainingBatches};
 pub use dataset::{Dataset, Image, Part, Skipped, Split, Utterance};
-pub use files::{Content, Medium, files_below};
+pub use files::{Content, Medium, files_below, stamp};
 pub use groups::{GroupReader, Weight};
 pub use kept::{Bytes, Kept, Row};
 pub use kinds::write_manifest;

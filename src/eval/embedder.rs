@@ -1,4 +1,4 @@
-//! Sounds and pictures to embeddings, whatever they are of: what `cmd embed`, `cmd search` and the server ask.
+//! Sounds and pictures to embeddings, whatever they are of: what `cmd embed` and `cmd search` ask.
 
 use tch::{Device, Tensor};
 

@@ -1,12 +1,12 @@
 //! Vectors of files in the forms that other tools read: safetensors, NumPy's files, JSON Lines.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::growing::{Embedded, Growing};
+use crate::checkpoint::stream_whole;
 use crate::data::Medium;
 
 /// A form.
@@ -66,38 +66,41 @@ impl Form {
         }
     }
 
+    /// Whether it holds sounds and pictures in one file.
+    #[must_use]
+    pub fn holds_both(self) -> bool {
+        self != Self::Npy
+    }
+
     /// Writes `growing` to `target`; of a split, `owners` are the rows of images that its utterances speak of.
     ///
     /// # Errors
-    /// When it cannot be written, or an array would hold both sounds and pictures.
+    /// When it cannot be written.
     pub fn write(self, growing: &Growing, owners: Option<&[i64]>, target: &Path) -> std::io::Result<()> {
         let beside = |ending: &str| target.with_extension(ending);
         match self {
-            Self::Safetensors => whole(target, |out| safetensors(growing, owners, out)),
-            Self::JsonLines => whole(target, |out| json_lines(growing, out)),
+            Self::Safetensors => stream_whole(target, |out| safetensors(growing, owners, out)),
+            Self::JsonLines => stream_whole(target, |out| json_lines(growing, out)),
             Self::Npy => {
-                let is_there = |medium| Rows::Own(medium).total(growing) > 0;
-                let medium = match (is_there(Medium::Speech), is_there(Medium::Image)) {
-                    (true, true) => {
-                        let why = "one array cannot hold sounds and pictures; name a file that ends in .safetensors or .jsonl";
-                        return Err(std::io::Error::other(why));
-                    }
-                    (_, true) => Medium::Image,
-                    _ => Medium::Speech,
-                };
+                let medium = growing.done().first().map_or(Medium::Speech, |file| file.medium);
                 if growing.done().iter().any(|file| frames_of(file) > 0) {
-                    whole(&beside("frames.npy"), |out| npy(growing, Rows::Frames, out))?;
+                    stream_whole(&beside("frames.npy"), |out| npy(growing, Rows::Frames, out))?;
                     let offsets = offsets(growing);
-                    whole(&beside("offsets.npy"), |out| {
+                    stream_whole(&beside("offsets.npy"), |out| {
                         npy_header("<i8", &[offsets.len()], out)?;
                         out.write_all(&bytes_of(&offsets))
                     })?;
+                } else {
+                    // Those of what stood here before would be taken for this one's.
+                    for ending in ["frames.npy", "offsets.npy"] {
+                        let _ = std::fs::remove_file(beside(ending));
+                    }
                 }
                 let files = growing.done().iter().filter(|file| Rows::Own(medium).count(file) > 0);
                 let names: String =
                     files.flat_map(|file| [file.file.to_string_lossy().into_owned(), "\n".to_owned()]).collect();
-                whole(&beside("txt"), |out| out.write_all(names.as_bytes()))?;
-                whole(target, |out| npy(growing, Rows::Own(medium), out))
+                stream_whole(&beside("files.txt"), |out| out.write_all(names.as_bytes()))?;
+                stream_whole(target, |out| npy(growing, Rows::Own(medium), out))
             }
         }
     }
@@ -116,17 +119,6 @@ pub fn json_line(file: &Embedded, rows: &[f32], width: usize) -> Value {
         line["frames"] = json!(rows.collect::<Vec<_>>());
     }
     line
-}
-
-/// Writes a file that is whole or not there.
-fn whole(target: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> std::io::Result<()> {
-    let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let beside = target.with_file_name(name);
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(&beside)?);
-    write(&mut out)?;
-    out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
-    std::fs::rename(&beside, target)
 }
 
 fn safetensors(growing: &Growing, owners: Option<&[i64]>, out: &mut impl Write) -> std::io::Result<()> {

@@ -4,17 +4,21 @@
 //! ```text
 //! NAME.part/job.json     what they are made with
 //! NAME.part/rows.f32     [n, E], little-endian
-//! NAME.part/files.jsonl  {"file", "medium", "rows"}, or {"file", "medium", "rows": 0, "skipped": why}
+//! NAME.part/files.jsonl  {"file", "medium", "rows", "bytes", "modified"}, or {..., "rows": 0, ..., "skipped": why}
 //! ```
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::data::Medium;
+use crate::data::{Medium, stamp};
+
+const JOB: &str = "job.json";
 
 /// A file whose vectors are there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +29,10 @@ pub struct Embedded {
     pub medium: Medium,
     /// Its rows: one, with frames 1 + T, none if it was skipped.
     pub rows: usize,
+    /// Its size when it was read.
+    pub bytes: u64,
+    /// When it had been changed last.
+    pub modified: u64,
     /// Why it was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
@@ -42,32 +50,50 @@ pub struct Growing {
 }
 
 impl Growing {
-    /// The vectors beside `target`, made by `job` of `files` in their order; what is there of other ones is begun anew.
+    /// The vectors beside `target`, made by `job` of `files` in their order; what is there of other ones, or was skipped where nothing is to be,
+    /// is made anew.
     ///
     /// # Errors
-    /// When they cannot be read or written.
-    pub fn open(target: &Path, job: &Value, width: usize, files: &[(PathBuf, Medium)]) -> std::io::Result<Self> {
+    /// When they cannot be read or written, another process does, or something else has their place.
+    pub fn open(
+        target: &Path,
+        job: &Value,
+        width: usize,
+        (files, skips): (&[(PathBuf, Medium)], bool),
+    ) -> std::io::Result<Self> {
         let mut name = target.file_name().unwrap_or_default().to_owned();
         name.push(".part");
         let folder = target.with_file_name(name);
-        let known = std::fs::read(folder.join("job.json")).ok();
-        let is_same = known.is_some_and(|known| serde_json::from_slice::<Value>(&known).ok().as_ref() == Some(job));
-        if !is_same && folder.exists() {
-            tracing::warn!("{}: was made with something else, so it is begun anew", folder.display());
-            std::fs::remove_dir_all(&folder)?;
+        let known = std::fs::read(folder.join(JOB)).ok();
+        if known.is_none() && std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
+            let why = format!("{} holds something else; move it, or name another file", folder.display());
+            return Err(std::io::Error::other(why));
         }
         std::fs::create_dir_all(&folder)?;
         let open =
             |name: &str| OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join(name));
         let (mut rows, mut lines) = (open("rows.f32")?, open("files.jsonl")?);
-        let mut text = String::new();
-        // A line that was cut inside a character is no line.
-        let _ = lines.read_to_string(&mut text);
+        if flock(&lines, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+            return Err(std::io::Error::other(format!("another process writes {}", folder.display())));
+        }
+        let is_same =
+            known.as_ref().is_some_and(|known| serde_json::from_slice::<Value>(known).ok().as_ref() == Some(job));
+        if known.is_some() && !is_same {
+            tracing::warn!("{}: was made with something else, so it is begun anew", folder.display());
+            lines.set_len(0)?;
+        }
+        let mut text = Vec::new();
+        lines.read_to_end(&mut text)?;
         let mut left = rows.metadata()?.len() / (4 * width as u64);
         let (mut done, mut used, mut bytes) = (Vec::new(), 0, 0);
-        for (line, (file, medium)) in text.split_inclusive('\n').zip(files) {
-            let Ok(one) = serde_json::from_str::<Embedded>(line) else { break };
-            let fits = line.ends_with('\n') && one.rows as u64 <= left && &one.file == file && one.medium == *medium;
+        for (line, (file, medium)) in text.split_inclusive(|byte| *byte == b'\n').zip(files) {
+            let Ok(one) = serde_json::from_slice::<Embedded>(line) else { break };
+            let is_as_it_was = stamp(file) == (one.bytes, one.modified) && (skips || one.skipped.is_none());
+            let fits = is_as_it_was
+                && line.ends_with(b"\n")
+                && one.rows as u64 <= left
+                && &one.file == file
+                && one.medium == *medium;
             if !fits {
                 break;
             }
@@ -80,7 +106,7 @@ impl Growing {
         rows.seek(SeekFrom::End(0))?;
         lines.set_len(bytes)?;
         lines.seek(SeekFrom::End(0))?;
-        std::fs::write(folder.join("job.json"), job.to_string())?;
+        std::fs::write(folder.join(JOB), job.to_string())?;
         Ok(Self { folder, width, rows, files: lines, done })
     }
 
@@ -144,20 +170,24 @@ mod tests {
     use super::*;
 
     fn files(count: usize) -> Vec<(PathBuf, Medium)> {
-        (0..count).map(|number| (format!("{number}.wav").into(), Medium::Speech)).collect()
+        (0..count).map(|number| (format!("{number} é.wav").into(), Medium::Speech)).collect()
     }
 
     fn embedded(number: usize, rows: usize) -> (Embedded, Vec<f32>) {
-        let file = format!("{number}.wav").into();
-        (Embedded { file, medium: Medium::Speech, rows, skipped: None }, vec![number as f32; 2 * rows])
+        let file = format!("{number} é.wav").into();
+        (
+            Embedded { file, medium: Medium::Speech, rows, bytes: 0, modified: 0, skipped: None },
+            vec![number as f32; 2 * rows],
+        )
     }
 
     #[test]
     fn what_was_cut_anywhere_goes_on_from_what_is_whole() {
         let folder = tempfile::tempdir().expect("a folder");
         let target = folder.path().join("a.npy");
-        let open =
-            |job: u32, files: &[(PathBuf, Medium)]| Growing::open(&target, &json!(job), 2, files).expect("opened");
+        let open = |job: u32, files: &[(PathBuf, Medium)]| {
+            Growing::open(&target, &json!(job), 2, (files, false)).expect("opened")
+        };
         let mut growing = open(1, &files(4));
         growing.push(vec![embedded(0, 1), embedded(1, 3)]).expect("written");
         growing.push(vec![embedded(2, 1)]).expect("written");
@@ -169,10 +199,12 @@ mod tests {
         );
         let first_two =
             lines.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(1).map_or(0, |(place, _)| place + 1);
+        let last_accent = lines.iter().rposition(|byte| *byte == 0xc3).expect("an accent");
         for (cut_rows, cut_lines, left) in [
             (rows.len(), lines.len(), 3),
             (rows.len() - 1, lines.len(), 2),
             (rows.len(), lines.len() - 1, 2),
+            (rows.len(), last_accent + 1, 2),
             (rows.len(), first_two, 2),
             (8, lines.len(), 1),
             (0, lines.len(), 0),
@@ -193,6 +225,18 @@ mod tests {
                 .expect("read");
             assert_eq!(values, [0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0]);
         }
+        // One at a time.
+        let first = open(1, &files(4));
+        let second = Growing::open(&target, &json!(1), 2, (&files(4), false));
+        assert!(second.is_err_and(|error| error.to_string().contains("another process writes")));
+        drop(first);
+        // Never over what somebody else put there.
+        let taken = folder.path().join("b.npy");
+        std::fs::create_dir(folder.path().join("b.npy.part")).expect("made");
+        std::fs::write(folder.path().join("b.npy.part/thesis.txt"), "precious").expect("written");
+        let refused = Growing::open(&taken, &json!(1), 2, (&files(1), false));
+        assert!(refused.is_err_and(|error| error.to_string().contains("holds something else")));
+        assert!(folder.path().join("b.npy.part/thesis.txt").exists());
         // Other files, or another job, from where they differ.
         let mut others = files(4);
         others[2].0 = "other.wav".into();

@@ -26,7 +26,7 @@ pub(super) struct Found {
 
 /// What one run finds.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub(super) struct Shown {
     /// Number of the run in the report.
     pub(super) run: usize,
     /// Of each utterance; none where it could not be read.

@@ -1,6 +1,6 @@
 //! What the folder of a run tells without any computing: settings, starts, figures along the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde_json::Value;
@@ -81,6 +81,13 @@ impl RunLog {
         self.settings.get("cmd.alpha")?.parse().ok()
     }
 
+    /// Whether it was trained on more than its own data set: on others beside it, or from the weights of another run.
+    #[must_use]
+    pub fn has_other_data(&self) -> bool {
+        let is_set = |key: &str| self.settings.get(key).is_some_and(|value| !matches!(&**value, "[]" | "\"\""));
+        is_set("train.mix") || is_set("train.init_from")
+    }
+
     /// Seconds between the first and the last record, with what lay between two starts.
     #[must_use]
     pub fn seconds(&self) -> Option<f64> {
@@ -100,6 +107,28 @@ pub fn differences(logs: &[RunLog]) -> Vec<(&str, Vec<Option<&str>>)> {
         |key: &str| -> Vec<Option<&str>> { logs.iter().map(|log| log.settings.get(key).map(String::as_str)).collect() };
     let all = keys.into_iter().map(|key| (key, values(key)));
     all.filter(|(_, values)| values.iter().any(|value| *value != values[0])).collect()
+}
+
+/// Runs of one name get numbers.
+pub fn tell_apart(logs: &mut [RunLog]) {
+    let mut known = HashMap::new();
+    for log in logs {
+        let count = known.entry(log.name.clone()).or_insert(0);
+        *count += 1;
+        if *count > 1 {
+            log.name = format!("{} ({count})", log.name);
+        }
+    }
+}
+
+/// What a page about them is called.
+#[must_use]
+pub fn title(logs: &[RunLog]) -> String {
+    match logs {
+        [log] => log.name.clone(),
+        [one, other] => format!("{} and {}", one.name, other.name),
+        _ => format!("{} runs", logs.len()),
+    }
 }
 
 fn read(path: &Path) -> Result<String, ReportError> {

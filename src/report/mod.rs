@@ -4,6 +4,7 @@ mod audit;
 mod card;
 mod chart;
 mod curves;
+mod found;
 mod gallery;
 mod log;
 mod page;
@@ -16,8 +17,9 @@ mod tables;
 use std::path::PathBuf;
 
 pub use card::{CardError, ModelCard};
-pub use gallery::{Gallery, Shown};
-pub use log::{RunLog, Start, differences};
+pub use found::{Asked, found_page};
+pub use gallery::Gallery;
+pub use log::{RunLog, Start, differences, tell_apart, title};
 pub use page::{Against, Page};
 pub use results::{Row, read_results};
 

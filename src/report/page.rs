@@ -56,43 +56,17 @@ impl Page {
     /// When a curve cannot be drawn.
     pub fn html(&self) -> Result<String, ReportError> {
         let parts = self.parts()?;
-        // Nothing is loaded from anywhere, and no other script runs than this one.
-        let hash = STANDARD.encode(Sha256::digest(SCRIPT));
-        let policy = format!(
-            "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'"
-        );
-        let page = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta http-equiv="Content-Security-Policy" content=(policy);
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="referrer" content="no-referrer";
-                    title { (self.title) }
-                    link rel="icon" href="data:,";
-                    style { (PreEscaped(STYLE)) }
-                }
-                body {
-                    a.skip href="#main" { "Skip to the content" }
-                    header {
-                        h1 { (self.title) }
-                        p.sub { "Speech-image retrieval with cross-modal denoising" }
-                    }
-                    nav aria-label="Parts of this page" { ul { @for (id, heading, _) in &parts { li { a href={ "#" (id) } { (heading) } } } } }
-                    main id="main" tabindex="-1" {
-                        (self.tiles())
-                        @for (id, heading, content) in &parts { section id=(id) aria-labelledby={ (id) "-heading" } {
-                            h2 id={ (id) "-heading" } { (heading) }
-                            (content)
-                        } }
-                    }
-                    footer { @for (what, value) in self.here.iter().take(2) { (what) " " (value) " · " } a href="#main" { "to the top" } }
-                    script { (PreEscaped(SCRIPT)) }
-                }
-            }
+        let links: Vec<(&str, &str)> = parts.iter().map(|(id, heading, _)| (*id, *heading)).collect();
+        let content = html! {
+            (self.tiles())
+            @for (id, heading, content) in &parts { section id=(id) aria-labelledby={ (id) "-heading" } {
+                h2 id={ (id) "-heading" } { (heading) }
+                (content)
+            } }
+            footer { @for (what, value) in self.here.iter().take(2) { (what) " " (value) " · " } a href="#main" { "to the top" } }
         };
-        Ok(page.into_string())
+        let below = "Speech-image retrieval with cross-modal denoising";
+        Ok(whole(&self.title, below, Some(&links), &content))
     }
 
     fn parts(&self) -> Result<Vec<Part>, ReportError> {
@@ -184,6 +158,38 @@ impl Page {
             }
         }
     }
+}
+
+/// A page with a heading, links to its parts and its content. Nothing is loaded from anywhere, and no other script runs than its own.
+pub(super) fn whole(title: &str, below: &str, links: Option<&[(&str, &str)]>, content: &Markup) -> String {
+    let hash = STANDARD.encode(Sha256::digest(SCRIPT));
+    let policy = format!(
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'"
+    );
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(policy);
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="referrer" content="no-referrer";
+                title { (title) }
+                link rel="icon" href="data:,";
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                a.skip href="#main" { "Skip to the content" }
+                header { h1 { (title) } p.sub { (below) } }
+                @if let Some(links) = links {
+                    nav aria-label="Parts of this page" { ul { @for (id, heading) in links { li { a href={ "#" (id) } { (heading) } } } } }
+                }
+                main id="main" tabindex="-1" { (content) }
+                script { (PreEscaped(SCRIPT)) }
+            }
+        }
+    };
+    page.into_string()
 }
 
 /// Tiles that are still seen at a glance.

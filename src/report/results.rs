@@ -14,8 +14,10 @@ pub struct Row {
     pub run: Option<usize>,
     /// Name of the run or system.
     pub method: String,
-    /// Name of the data set that it was trained on, if that is known.
+    /// Name of the data set that it was trained on, if that is known and the only one.
     pub trained_on: Option<String>,
+    /// Whether that is the one that it is measured on.
+    pub is_own: bool,
     /// Its recalls.
     pub result: SplitResult,
 }
@@ -51,9 +53,12 @@ impl Row {
         self.result.protocol.is_none()
     }
 
-    /// Whether it was trained on the data set that it is measured on.
-    pub(super) fn is_supervised(&self) -> bool {
-        self.trained_on.as_ref() == Some(&self.result.dataset)
+    /// Whether `other` is the same measurement of the same run.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let of =
+            |row: &Self| (row.run, row.result.dataset.clone(), row.result.split.clone(), row.result.protocol.clone());
+        self.run.is_some() && of(self) == of(other)
     }
 }
 

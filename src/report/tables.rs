@@ -7,9 +7,9 @@ use maud::{Markup, html};
 use super::published::{self, Published};
 use super::{Row, RunLog};
 
-/// Keys that do not tell two settings of Table 4 apart: the seed, names, and how and where things are done.
-const SAME_SETTING: [&str; 9] =
-    ["cmd.", "train.seed", "data.workers", "data.prefetch", "data.cache", "distributed.", "log.", "fusion.", "noise."];
+/// Keys that do not tell two settings of Table 4 apart: α and the seed, and how and where things are done.
+const SAME_SETTING: [&str; 7] =
+    ["cmd.alpha", "train.seed", "data.workers", "data.prefetch", "data.cache", "distributed.", "log."];
 
 /// Table 2: every row below its data set, after what the paper reports there.
 pub(super) fn retrieval(rows: &[Row]) -> Markup {
@@ -36,12 +36,12 @@ pub(super) fn zero_shot(rows: &[Row]) -> Option<Markup> {
     let is_shown = |row: &&Row| row.is_plain() && row.trained_on.is_some();
     let rows: Vec<&Row> = rows.iter().filter(is_shown).collect();
     let is_zero_shot =
-        |(dataset, split): &(String, String)| rows.iter().any(|row| is_of(row, dataset, split) && !row.is_supervised());
+        |(dataset, split): &(String, String)| rows.iter().any(|row| is_of(row, dataset, split) && !row.is_own);
     let owned: Vec<Row> = rows.iter().map(|row| (*row).clone()).collect();
     let sections: Vec<(String, String)> = sections(&owned).into_iter().filter(is_zero_shot).collect();
     let name = |row: &Row| {
         let from = row.trained_on.as_deref().unwrap_or_default();
-        let how = if row.is_supervised() { "supervised".to_owned() } else { format!("zero-shot from {from}") };
+        let how = if row.is_own { "supervised".to_owned() } else { format!("zero-shot from {from}") };
         format!("{}, {how}", row.method)
     };
     (!sections.is_empty()).then(|| {
@@ -69,7 +69,7 @@ type ByAlpha = BTreeMap<i64, Vec<(usize, f64)>>;
 /// Table 4: mean R@1 by α, over runs. None unless there are runs with and without CMD on one data set.
 pub(super) fn ablation(rows: &[Row], logs: &[RunLog]) -> Option<Markup> {
     let mut found: BTreeMap<(String, String), ByAlpha> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.is_plain() && row.is_supervised()) {
+    for row in rows.iter().filter(|row| row.is_plain() && row.is_own) {
         let Some((run, alpha)) = row.run.and_then(|run| Some((run, logs.get(run)?.alpha()?))) else { continue };
         let of = (row.result.dataset.clone(), row.result.split.clone());
         let alpha = (alpha * 1000.0).round() as i64;
@@ -226,7 +226,8 @@ mod tests {
             recalls,
             in_family: None,
         };
-        Row { run: Some(run), method: method.to_owned(), trained_on: Some(trained_on.to_owned()), result }
+        let is_own = dataset == trained_on;
+        Row { run: Some(run), method: method.to_owned(), trained_on: Some(trained_on.to_owned()), is_own, result }
     }
 
     fn log(alpha: &str, steps: &str) -> RunLog {

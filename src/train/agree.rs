@@ -77,6 +77,16 @@ pub(super) struct News {
     pub(super) save: bool,
 }
 
+impl News {
+    /// The signal that ends the run.
+    pub(super) fn stopped(&self) -> TrainError {
+        match self.stop {
+            Some(signal) => TrainError::Distributed(signal.into()),
+            None => unreachable!("only a signal leaves a process without a batch"),
+        }
+    }
+}
+
 /// Tells all processes this one's image ids (as many everywhere), what was skipped, and the signals that came.
 pub(super) fn exchange(crew: Crew, image_ids: &[i64], skipped: &[Replaced]) -> Result<News, TrainError> {
     let mut own = image_ids.to_vec();

@@ -77,7 +77,7 @@ impl Session<'_> {
         let step = self.state.step;
         let mut batches = self.batches(&source, step..step + 1);
         let ready = self.ready(step, &mut batches, &source, &mut Window::new())?;
-        let gradient = self.gradient(&ready)?;
+        let gradient = self.taught(&ready, self.recipe.loss.distill)?;
         let figures = self.update(&ready, &gradient)?;
         let step_seconds = begun.elapsed().as_secs_f64();
 

@@ -172,7 +172,7 @@ impl<'a> Session<'a> {
         window.waited += waiting.elapsed().as_secs_f64();
         let news = self.exchange(batch.as_ref())?;
         // A process without a batch gave up waiting because of the signal that all know of now.
-        let (Some(batch), None) = (batch, news.stop) else { return Err(stopped(&news)) };
+        let (Some(batch), None) = (batch, news.stop) else { return Err(news.stopped()) };
         self.encode(step, batch, news, source)
     }
 
@@ -282,8 +282,12 @@ impl<'a> Session<'a> {
 
     /// The gradient of the global batch of which `ready` holds this process's rows.
     pub(super) fn gradient(&self, ready: &Ready) -> Result<Gradient, TrainError> {
+        self.taught(ready, self.recipe.distill(self.state.step, self.split.in_epoch()))
+    }
+
+    /// As [`Self::gradient`], with the averaged weights' part in what is right.
+    pub(super) fn taught(&self, ready: &Ready, weight: f64) -> Result<Gradient, TrainError> {
         let options = self.recipe.loss_options(self.state.step);
-        let weight = self.recipe.distill(self.state.step, self.split.in_epoch());
         let teacher = self.average.as_ref().filter(|_| weight > 0.0).map(|average| (average.model(), weight));
         Ok(gradient(&self.model, teacher, &ready.encoded, &ready.step, options, self.crew.world)?)
     }
@@ -388,13 +392,5 @@ impl<'a> Session<'a> {
             if better { " (best so far)" } else { "" }
         );
         Ok(self.save_evaluation()?)
-    }
-}
-
-/// The signal that ends the run.
-fn stopped(news: &News) -> TrainError {
-    match news.stop {
-        Some(signal) => TrainError::Distributed(signal.into()),
-        None => unreachable!("only a signal leaves a process without a batch"),
     }
 }

@@ -1,0 +1,182 @@
+//! `cmd search`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::error::Error;
+use super::print;
+use super::trained::{How, TrainedArgs};
+use crate::checkpoint::RunLock;
+use crate::data::{Content, Medium, files_below};
+use crate::eval::Growing;
+use crate::report::{Asked, found_page};
+use crate::search::{Hit, Index, Plan, Rows};
+use crate::signals::Signals;
+
+/// Finds pictures by speech and speech by pictures, in folders that were made ready once by `cmd search index`.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Folder of an index.
+    #[arg(value_name = "IDX", required = true)]
+    index: Option<PathBuf>,
+    /// A spoken query. Repeatable.
+    #[arg(long, value_name = "FILE", required_unless_present = "image")]
+    speech: Vec<PathBuf>,
+    /// A picture as a query. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    image: Vec<PathBuf>,
+    /// What is to be found: images or speech; by default pictures by speech and speech by pictures, where the index holds some.
+    #[arg(long, value_name = "MEDIUM", value_parser = medium)]
+    find: Option<Medium>,
+    /// Files that are shown for each query.
+    #[arg(short, long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    k: u32,
+    /// Prints what was found as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Writes a page with the pictures that were found.
+    #[arg(long, value_name = "FILE.html")]
+    sheet: Option<PathBuf>,
+    #[command(flatten)]
+    trained: TrainedArgs,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Index(IndexArgs),
+}
+
+/// Makes an index of the sounds and pictures in folders, or brings one up to date: only files that are new or were changed are embedded.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  cmd search index photos/ --out photos.idx\n  cmd search index talks/ photos/ --out all.idx --rows f16"
+)]
+struct IndexArgs {
+    /// Folders; those in them are searched too.
+    #[arg(value_name = "FOLDER", required = true)]
+    folders: Vec<PathBuf>,
+    /// Folder of the index.
+    #[arg(long, value_name = "IDX")]
+    out: PathBuf,
+    /// How rows are stored: f32, f16 (half the size) or i8 (a quarter); by default as the index has them, else f32.
+    #[arg(long, value_name = "FORM")]
+    rows: Option<Rows>,
+    #[command(flatten)]
+    trained: TrainedArgs,
+}
+
+const EXAMPLES: &str = "Examples:
+  cmd search index photos/ --out photos.idx
+  cmd search photos.idx --speech question.wav
+  cmd search photos.idx --speech question.wav -k 24 --sheet found.html
+  cmd search photos.idx --image dog.jpg --find images --json";
+
+fn medium(text: &str) -> Result<Medium, String> {
+    match text {
+        "images" => Ok(Medium::Image),
+        "speech" => Ok(Medium::Speech),
+        _ => Err("must be images or speech".to_owned()),
+    }
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Error> {
+    let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
+    let _all_along = signals.nothing_to_lose()?;
+    match (&args.command, &args.index) {
+        (Some(Command::Index(args)), _) => index(args),
+        (None, Some(folder)) => args.search(folder),
+        (None, None) => unreachable!("one of them is required"),
+    }
+}
+
+fn index(args: &IndexArgs) -> Result<(), Error> {
+    std::fs::create_dir_all(&args.out).map_err(Error::output(&args.out))?;
+    let _lock = RunLock::take(&args.out)?;
+    let mut files = Vec::new();
+    for folder in &args.folders {
+        // Found from wherever the index is asked.
+        let folder = std::fs::canonicalize(folder).map_err(|error| {
+            Error::Usage(format!("{}: {error}; name folders of sounds and pictures", folder.display()))
+        })?;
+        files.extend(files_below(&folder)?);
+    }
+    files.sort();
+    files.dedup();
+    if files.is_empty() {
+        return Err(Error::Usage("there are no sounds or pictures in these folders".to_owned()));
+    }
+    let trained = args.trained.load(None, false)?;
+    let (model, width) = (trained.fingerprint()?, trained.embedder().width());
+    let plan = Plan::new(&args.out, (&model, trained.checkpoint.path(), width), args.rows, files);
+    let missing = plan.missing();
+    let job = json!({ "format": 1, "model": model });
+    let target = args.out.join("new");
+    let mut growing = Growing::open(&target, &job, width, (&missing, true)).map_err(Error::output(&target))?;
+    let done = growing.done().len();
+    let how = How { frames: false, skips: true };
+    trained.embed(&missing, done, how, |made| growing.push(made).map_err(Error::output(&target)))?;
+    let update = plan.write(&growing)?;
+    growing.remove().map_err(Error::output(&target))?;
+    let out = args.out.display();
+    print(&format!(
+        "{out}: {} files, {} of them new or changed; {} are gone, {} cannot be read\n",
+        update.files, update.made, update.gone, update.skipped
+    ))
+}
+
+impl Args {
+    fn search(&self, folder: &Path) -> Result<(), Error> {
+        let index = Index::open(folder)?;
+        let trained = self.trained.load(Some(index.checkpoint()), false)?;
+        if trained.fingerprint()? != index.model() {
+            return Err(Error::Usage(format!(
+                "{}: its vectors were made with another model or other encoders than {}; name the one with --checkpoint, or run cmd search index again",
+                folder.display(),
+                trained.checkpoint.path().display()
+            )));
+        }
+        let embedder = trained.embedder();
+        let speech = self.speech.iter().map(|path| (path, Medium::Speech));
+        let queries: Vec<_> = speech.chain(self.image.iter().map(|path| (path, Medium::Image))).collect();
+        let mut contents = Vec::new();
+        for (path, medium) in &queries {
+            contents.push(Content::read(path, *medium, embedder.audio_form(), embedder.picture_form())?);
+        }
+        let rows = embedder.rows(&contents.iter().collect::<Vec<_>>(), false)?;
+        let mut found: Vec<(&Path, Medium, Vec<Hit>)> = Vec::new();
+        for ((path, medium), row) in queries.into_iter().zip(&rows) {
+            let wanted = self.find.unwrap_or_else(|| other(medium, &index));
+            found.push((path, medium, index.search(row, wanted, self.k as usize)));
+        }
+        if let Some(sheet) = &self.sheet {
+            let asked = found.iter().map(|(query, medium, hits)| Asked { query, medium: *medium, hits });
+            let page = found_page(&asked.collect::<Vec<_>>(), trained.config.data.max_megapixels);
+            std::fs::write(sheet, page).map_err(Error::output(sheet))?;
+        }
+        if self.json {
+            let queries: Vec<Value> = found
+                .iter()
+                .map(|(query, medium, found)| json!({ "query": query, "medium": medium, "found": found }))
+                .collect();
+            return print(&format!("{:#}\n", json!({ "index": folder, "queries": queries })));
+        }
+        let mut text = String::new();
+        for (query, _, hits) in &found {
+            text += &format!("{}\n", query.display());
+            for hit in hits {
+                text += &format!("{:8.4}  {}\n", hit.score, hit.file.display());
+            }
+        }
+        print(&text)
+    }
+}
+
+/// The other medium than `of`, if the index holds some of it.
+fn other(of: Medium, index: &Index) -> Medium {
+    let other = if of == Medium::Speech { Medium::Image } else { Medium::Speech };
+    if index.count(other) > 0 { other } else { of }
+}

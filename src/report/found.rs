@@ -1,0 +1,61 @@
+//! What queries found in an index, as a page.
+
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use maud::{Markup, html};
+
+use super::page::whole;
+use crate::data::{Medium, PictureForm};
+use crate::search::Hit;
+
+/// Pixels of a picture's side.
+const SIDE: u32 = 192;
+
+/// A query and what it found.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The file that asked.
+    pub query: &'a Path,
+    /// What it holds.
+    pub medium: Medium,
+    /// The nearest first.
+    pub hits: &'a [Hit<'a>],
+}
+
+/// A page with the pictures of `asked`, which loads nothing.
+#[must_use]
+pub fn found_page(asked: &[Asked], max_megapixels: i64) -> String {
+    let form = PictureForm::new(SIDE, max_megapixels);
+    let content = html! {
+        @for Asked { query, medium, hits } in asked {
+            section {
+                h2 { (name(query)) }
+                @if *medium == Medium::Image { figure.asked { (picture(query, form)) } }
+                ol.hits { @for hit in *hits {
+                    li {
+                        @if hit.medium == Medium::Image { (picture(hit.file, form)) }
+                        p { (name(hit.file)) span.size { (format!(" {:.3}", hit.score)) } }
+                    }
+                } }
+            }
+        }
+    };
+    whole("Found", "Nearest first, by the cosine of their embeddings", None, &content)
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The picture, or that it is gone.
+fn picture(path: &Path, form: PictureForm) -> Markup {
+    let jpeg = form.read(path).map_err(|error| error.why()).and_then(|picture| picture.to_jpeg());
+    html! {
+        @match jpeg {
+            Ok(jpeg) => img width=(SIDE) height=(SIDE) alt=(name(path)) src={ "data:image/jpeg;base64," (STANDARD.encode(jpeg)) };,
+            Err(why) => p.warning { (why) },
+        }
+    }
+}

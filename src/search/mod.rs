@@ -1,0 +1,38 @@
+//! Standing indices of sounds and pictures, and queries to them.
+
+mod index;
+mod update;
+mod vectors;
+
+use std::path::PathBuf;
+
+pub use index::{Entry, Hit, Index};
+pub use update::{Plan, Update};
+pub use vectors::Rows;
+
+/// An index cannot be made, read or asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// There is none.
+    #[error("{}: no index; make it with cmd search index FOLDER --out {}", path.display(), path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A file of it is not what it should be.
+    #[error("{}: {why}; make the index again with cmd search index", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// It cannot be written.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}

@@ -85,6 +85,22 @@ class Embed(unittest.TestCase):
         self.assertLess(np.abs(rows - [line["embedding"] for line in pictures]).max(), 1e-5)
         self.assertEqual([line["file"] for line in lines], sorted(line["file"] for line in lines))
 
+    def test_numpy_searches_an_index_as_the_program_does(self) -> None:
+        query = str(self.folder / "data/test 2 0.wav")
+        vector = np.array(json.loads(self.cmd("embed", query, "--out", "-"))["embedding"])
+        for rows, error in (("f32", 1e-5), ("f16", 1e-3), ("i8", 1e-2)):
+            self.cmd("search", "index", "data", "--out", rows, "--rows", rows)
+            (stored,) = [np.load(path, mmap_mode="r") for path in (self.folder / rows).glob("vectors-*.npy")]
+            (files,) = (self.folder / rows).glob("files-*.jsonl")
+            files = [json.loads(line) for line in files.read_text().splitlines()]
+            if rows == "i8":
+                stored = stored["values"] * stored["scale"][:, None]
+            scores = stored.astype(np.float32) @ vector
+            order = [row for row in np.argsort(-scores) if files[row]["medium"] == "image"][:5]
+            found = json.loads(self.cmd("search", rows, "--speech", query, "-k", "5", "--json"))["queries"][0]["found"]
+            self.assertLess(np.abs(scores[order] - [hit["score"] for hit in found]).max(), error)
+            self.assertEqual(found[0]["file"], files[order[0]]["file"])
+
     def test_a_killed_one_goes_on(self) -> None:
         many = self.folder / "many"
         many.mkdir()

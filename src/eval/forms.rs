@@ -87,7 +87,7 @@ impl Form {
                     stream_whole(&beside("frames.npy"), |out| npy(growing, Rows::Frames, out))?;
                     let offsets = offsets(growing);
                     stream_whole(&beside("offsets.npy"), |out| {
-                        npy_header("<i8", &[offsets.len()], out)?;
+                        out.write_all(&npy_header("'<i8'", &format!("{},", offsets.len())))?;
                         out.write_all(&bytes_of(&offsets))
                     })?;
                 } else {
@@ -175,20 +175,21 @@ fn json_lines(growing: &Growing, out: &mut impl Write) -> std::io::Result<()> {
 }
 
 fn npy(growing: &Growing, rows: Rows, out: &mut impl Write) -> std::io::Result<()> {
-    npy_header("<f4", &[rows.total(growing), growing.width()], out)?;
+    out.write_all(&npy_header("'<f4'", &format!("{}, {}", rows.total(growing), growing.width())))?;
     growing.for_each(|file, bytes| out.write_all(&rows.of(file, bytes, 4 * growing.width())))
 }
 
-/// The header of version 1.0 of numpy.lib.format.
-fn npy_header(kind: &str, shape: &[usize], out: &mut impl Write) -> std::io::Result<()> {
-    let shape: String = shape.iter().map(|size| format!("{size},")).collect();
-    let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
-    let length = (10 + header.len() + 1).next_multiple_of(64) - 10;
-    header.extend(std::iter::repeat_n(' ', length - 1 - header.len()));
-    header.push('\n');
-    out.write_all(b"\x93NUMPY\x01\x00")?;
-    out.write_all(&(length as u16).to_le_bytes())?;
-    out.write_all(header.as_bytes())
+/// The header of version 1.0 of numpy.lib.format: `kind` as its dtype is written there, `shape` what stands between its brackets.
+#[must_use]
+pub fn npy_header(kind: &str, shape: &str) -> Vec<u8> {
+    let mut text = format!("{{'descr': {kind}, 'fortran_order': False, 'shape': ({shape}), }}");
+    let length = (10 + text.len() + 1).next_multiple_of(64) - 10;
+    text.extend(std::iter::repeat_n(' ', length - 1 - text.len()));
+    text.push('\n');
+    let mut header = b"\x93NUMPY\x01\x00".to_vec();
+    header.extend_from_slice(&(length as u16).to_le_bytes());
+    header.extend_from_slice(text.as_bytes());
+    header
 }
 
 /// Where the frames of each utterance begin, and where the last ones end.

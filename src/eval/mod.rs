@@ -30,7 +30,7 @@ pub use embedder::Embedder;
 pub use embeddings::{Embeddings, EvalSet};
 pub use examples::spread;
 pub use exports::{export_ranks, export_trec};
-pub use forms::{Form, json_line};
+pub use forms::{Form, json_line, npy_header};
 pub use growing::{Embedded, Growing};
 pub use interval::percentile_interval;
 pub use mteb::export_mteb;

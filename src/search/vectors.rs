@@ -10,6 +10,7 @@ use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
 use super::SearchError;
+use crate::eval::npy_header;
 
 /// Sums that are kept beside each other.
 const LANES: usize = 32;
@@ -51,15 +52,6 @@ impl Rows {
         }
     }
 
-    /// NumPy's name of a value, or of a whole row.
-    fn kind(self, width: usize) -> (String, String) {
-        match self {
-            Self::F32 => ("'<f4'".to_owned(), format!(", {width}")),
-            Self::F16 => ("'<f2'".to_owned(), format!(", {width}")),
-            Self::I8 => (format!("[('values', '|i1', ({width},)), ('scale', '<f4')]"), String::new()),
-        }
-    }
-
     /// A row as it is stored.
     pub(super) fn encode(self, row: &[f32]) -> Vec<u8> {
         match self {
@@ -75,16 +67,11 @@ impl Rows {
 
     /// The header of NumPy's form for `count` rows.
     pub(super) fn header(self, count: usize, width: usize) -> Vec<u8> {
-        let (kind, columns) = self.kind(width);
-        let comma = if columns.is_empty() { "," } else { "" };
-        let mut text = format!("{{'descr': {kind}, 'fortran_order': False, 'shape': ({count}{columns}{comma}), }}");
-        let length = (10 + text.len() + 1).next_multiple_of(64) - 10;
-        text.extend(std::iter::repeat_n(' ', length - 1 - text.len()));
-        text.push('\n');
-        let mut header = b"\x93NUMPY\x01\x00".to_vec();
-        header.extend_from_slice(&(length as u16).to_le_bytes());
-        header.extend_from_slice(text.as_bytes());
-        header
+        match self {
+            Self::F32 => npy_header("'<f4'", &format!("{count}, {width}")),
+            Self::F16 => npy_header("'<f2'", &format!("{count}, {width}")),
+            Self::I8 => npy_header(&format!("[('values', '|i1', ({width},)), ('scale', '<f4')]"), &format!("{count},")),
+        }
     }
 }
 

@@ -105,7 +105,7 @@ impl<'a> Embedder<'a> {
         Ok(catch_libtorch(|| CmdModel::image_embedding(&states.cls).to_device(Device::Cpu))?)
     }
 
-    /// The rows of each of `contents`, [E] or, of a sound with `frames`, [1 + T, E], one behind the other.
+    /// The rows of each of `contents`, `[E]` or, of a sound with `frames`, [1 + T, E], one behind the other.
     ///
     /// # Errors
     /// When an encoder or libtorch fails.

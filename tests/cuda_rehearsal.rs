@@ -104,6 +104,29 @@ fn a_run_on_cuda_is_the_run_on_the_cpu() {
 }
 
 #[test]
+fn what_is_made_of_a_run_is_the_same_there() {
+    let workspace = Workspace::new(8);
+    let taught = ["--set", "train.ema=0.9", "--set", "loss.distill=0.5", "--set", "loss.image_bank=all"];
+    workspace.ok(&train("cpu", &taught));
+    on_device(&workspace, &train("cuda", &[&taught[..], &["--device", "cuda"]].concat()));
+    assert_same_losses(&workspace, "cuda", "cpu");
+
+    let rows = |text: &str| -> Vec<f64> {
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let numbers = |line: Value| -> Vec<f64> { serde_json::from_value(line["embedding"].clone()).expect("numbers") };
+        lines.flat_map(numbers).collect()
+    };
+    let embed = ["embed", "data/test 0.png", "data/test 1 0.wav", "--checkpoint", "runs/cpu", "--out", "-", "--device"];
+    let (cuda, _) = on_device(&workspace, &[&embed[..], &["cuda", "--frames"]].concat());
+    assert_close(&rows(&cuda), &rows(&workspace.ok(&[&embed[..], &["cpu"]].concat())), "embeddings");
+    on_device(&workspace, &["search", "index", "data", "--out", "idx", "--checkpoint", "runs/cpu", "--device", "cuda"]);
+    on_device(&workspace, &["search", "idx", "--speech", "data/test 1 0.wav", "--device", "cuda"]);
+    on_device(&workspace, &["report", "runs/cpu", "--out", "r.html", "--device", "cuda"]);
+    let page = std::fs::read_to_string(workspace.path("r.html")).expect("a page");
+    assert!(page.contains("where it looks") && page.contains("Cuda(0)"));
+}
+
+#[test]
 fn rows_that_are_not_finite_are_found_there_too() {
     let workspace = Workspace::new(8);
     common::write_wav(&workspace.path("data/train 1 0.wav"), &[0.995; 4000]);

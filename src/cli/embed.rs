@@ -1,6 +1,5 @@
 //! `cmd embed`.
 
-use std::collections::HashMap;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use super::error::Error;
 use super::print;
 use super::trained::{How, Trained, TrainedArgs};
 use crate::data::{DataError, Dataset, Medium, files_below};
-use crate::eval::{Embedded, Form, Growing, json_line};
+use crate::eval::{Form, Growing, json_line};
 use crate::signals::Signals;
 use crate::telemetry::warn_once;
 
@@ -41,8 +40,8 @@ pub(super) struct Args {
 struct Inputs {
     /// In their order.
     files: Vec<(PathBuf, Medium)>,
-    /// Of a split, the place of each utterance's image, by the utterance's place.
-    owners: Option<HashMap<usize, usize>>,
+    /// Of a split, whose images come first, the one that each utterance speaks of.
+    owners: Option<Vec<i64>>,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -62,7 +61,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
             "--out {out}: its name must end in .safetensors, .npy or .jsonl, or be - for standard output"
         )));
     }
-    let trained = args.trained.load(None, false)?;
+    let trained = args.trained.load(None)?;
     let Inputs { files, owners } = args.inputs(&trained)?;
     let Some(form) = form.filter(|_| !is_printed) else {
         return trained.embed(&files, 0, args.how(), |embedded| {
@@ -85,7 +84,6 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         tracing::info!("{done} of {} files are embedded already", files.len());
     }
     trained.embed(&files, done, args.how(), |embedded| growing.push(embedded).map_err(Error::output(&args.out)))?;
-    let owners = owners.map(|owners| owners_among(&owners, growing.done()));
     form.write(&growing, owners.as_deref(), &args.out).map_err(Error::output(&args.out))?;
     growing.remove().map_err(Error::output(&args.out))?;
     print(&format!("{}\n", args.out.display()))
@@ -101,8 +99,7 @@ impl Args {
             let split = Dataset::load(&trained.config.data)?.split(name)?;
             let images = split.images.iter().map(|image| (image.path.to_path_buf(), Medium::Image));
             let utterances = split.utterances.iter().map(|utterance| (utterance.audio.to_path_buf(), Medium::Speech));
-            let first = split.images.len();
-            let owners = split.utterances.iter().enumerate().map(|(place, utterance)| (first + place, utterance.image));
+            let owners = split.utterances.iter().map(|utterance| utterance.image as i64);
             return Ok(Inputs { files: images.chain(utterances).collect(), owners: Some(owners.collect()) });
         }
         let mut files = Vec::new();
@@ -125,23 +122,22 @@ impl Args {
     }
 }
 
-/// Adds a file, or all of a folder; with `skips` without what is neither sound nor picture.
+/// Adds a file, or all of a folder; with `skips` without what is neither sound nor picture, or cannot stand in a list.
 fn add(path: &Path, skips: bool, files: &mut Vec<(PathBuf, Medium)>) -> Result<(), DataError> {
-    let found =
-        if path.is_dir() { files_below(path) } else { Medium::of(path).map(|medium| vec![(path.to_owned(), medium)]) };
-    match found {
-        Err(error) if skips => warn_once(format!("skipped: {error}")),
-        found => files.extend(found?),
+    let mut refused = |error: DataError| {
+        if !skips {
+            return Err(error);
+        }
+        warn_once(format!("skipped: {error}"));
+        Ok(())
+    };
+    if path.is_dir() {
+        files.extend(files_below(path, &mut refused)?);
+        return Ok(());
+    }
+    match Medium::of(path) {
+        Ok(medium) => files.push((path.to_owned(), medium)),
+        Err(error) => refused(error)?,
     }
     Ok(())
-}
-
-/// Of each utterance that has a row, the row of its image among the images that have one.
-fn owners_among(owners: &HashMap<usize, usize>, done: &[Embedded]) -> Vec<i64> {
-    let mut row_of = HashMap::new();
-    for (place, _) in done.iter().enumerate().filter(|(_, file)| file.medium == Medium::Image && file.rows > 0) {
-        row_of.insert(place, row_of.len() as i64);
-    }
-    let there = done.iter().enumerate().filter(|(_, file)| file.medium == Medium::Speech && file.rows > 0);
-    there.map(|(place, _)| owners.get(&place).and_then(|image| row_of.get(image)).copied().unwrap_or(-1)).collect()
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde_json::json;
 use tch::Device;
 
-use super::device::{Local, device};
 use super::error::Error;
 use super::scoring::{Findings, Opponent, Ranking, ScoringArgs, embedded_once};
+use super::trained::ModelArgs;
 use super::{load_dataset, print};
 use crate::checkpoint::{Checkpoint, CheckpointError, RunDir};
 use crate::config::{Config, ConfigError, Needs, Override};
@@ -27,9 +27,8 @@ use crate::signals::Signals;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// A run, a checkpoint's folder or its model.safetensors; by default the best checkpoint of the latest run.
-    #[arg(long, value_name = "DIR_OR_FILE")]
-    checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// The split to rank.
     #[arg(long, default_value = "test")]
     split: String,
@@ -37,15 +36,6 @@ pub(super) struct Args {
     /// it does not name are the run's.
     #[arg(long, value_name = "CONFIG")]
     data: Vec<PathBuf>,
-    /// Overrides a key of the configuration; relative paths start from the current folder. Repeatable.
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
-    overrides: Vec<String>,
-    /// Folder in which runs are kept.
-    #[arg(long, value_name = "DIR", default_value = "runs")]
-    output: PathBuf,
-    /// auto, cpu, cuda or cuda:N.
-    #[arg(long, default_value = "auto")]
-    device: String,
     /// A row of its own: the first K of each query put in order by the trained fusion encoder on clean patches. Repeatable.
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     rerank: Vec<u32>,
@@ -88,16 +78,14 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Error> {
-    let overrides: Vec<Override> = args.overrides.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-    let device = device(&args.device, Local::ALONE)?;
+    let (overrides, device) = (args.model.overrides()?, args.model.device()?);
     args.scoring.check()?;
     if !args.embeddings.is_empty() {
         return args.rank_vectors(device);
     }
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
     let _all_along = signals.nothing_to_lose()?;
-    let named = args.checkpoint.as_deref().unwrap_or(Path::new("latest"));
-    let (checkpoint, run) = RunDir::find(named, &args.output)?;
+    let (checkpoint, run) = args.model.find(None)?;
     let model =
         if args.rerank.is_empty() { checkpoint.load_for_inference(device)? } else { checkpoint.load(device)? };
     if !args.rerank.is_empty() && model.fusion().is_none() {
@@ -120,7 +108,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let mut results = Vec::new();
     let mut loaded: Option<(EncodersConfig, Encoders)> = None;
     let mut findings = Findings::default();
-    let opponent = args.scoring.compare.as_deref().map(|named| Opponent::load(named, &args.output, device));
+    let opponent = args.scoring.compare.as_deref().map(|named| Opponent::load(named, &args.model.output, device));
     let opponent = opponent.transpose()?;
     let own = run.as_ref().map(|run| Config::load(&run.config(), &[], Needs::Encoders)).transpose()?;
     for (number, path) in configs.iter().enumerate() {

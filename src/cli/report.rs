@@ -83,21 +83,28 @@ struct Entry {
     best: Option<(Checkpoint, CmdModel)>,
 }
 
-/// A data set as some runs see it.
+/// A split as some runs see it.
 struct Target {
     config: Config,
+    /// Of the data set.
+    fingerprint: String,
+    split: Arc<Split>,
     runs: Vec<usize>,
+}
+
+/// What a run found on a split.
+struct Found {
+    run: usize,
+    embeddings: Embeddings,
+    ranks: Ranks,
 }
 
 /// A split, and what the first run on it found.
 struct Ranked {
     /// Of the data set.
     fingerprint: String,
-    split: String,
     gallery: Gallery,
-    run: usize,
-    embeddings: Embeddings,
-    ranks: Ranks,
+    first: Found,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Error> {
@@ -191,43 +198,40 @@ impl Args {
     fn rank(&self, entries: &[Entry], device: Device, crew: Crew, page: &mut Page) -> Result<(), Error> {
         let mut loaded: Option<(EncodersConfig, Encoders)> = None;
         let mut all: Vec<Ranked> = Vec::new();
-        let targets = self.targets(entries)?;
-        // What is not there is told before anything is ranked.
-        for Target { config, .. } in &targets {
-            Dataset::load(&config.data)?.split(&self.split)?;
-        }
-        for Target { config, runs } in targets {
+        for Target { config, fingerprint, split, runs } in self.targets(entries)? {
             let (_, encoders) = match loaded.take() {
                 Some((known, encoders)) if known == config.encoders => loaded.insert((known, encoders)),
                 _ => loaded.insert((config.encoders.clone(), Encoders::load(&config.encoders, device)?)),
             };
-            let dataset = Dataset::load(&config.data)?;
-            let split = Arc::new(dataset.split(&self.split)?);
             // Several runs share what was encoded.
             let features = if runs.len() > 1 { config.features() } else { embedded_once(&config) };
             let mut set = EvalSet::new(&split, encoders, &features, crew, None)?;
             for run in runs {
-                let Some((checkpoint, model)) = &entries[run].best else { continue };
+                let Entry { trained_on, best: Some((checkpoint, model)), .. } = &entries[run] else { continue };
                 checkpoint.check_encoders(model, encoders)?;
                 let embeddings = set.embed(model)?;
                 let (result, ranks) = set.rank_each(&embeddings)?;
-                let (method, trained_on) = (page.logs[run].name.clone(), entries[run].trained_on.clone());
-                let is_own = trained_on.as_ref().is_some_and(|data| data.fingerprint == dataset.fingerprint);
-                let trained_on = trained_on.map(|data| data.name);
-                page.rows.push(Row { run: Some(run), method, trained_on, is_own, result });
-                let most_megapixels = config.data.max_megapixels;
-                match all.iter_mut().find(|ranked| ranked.is_of(&dataset.fingerprint, &split)) {
+                page.rows.push(Row {
+                    run: Some(run),
+                    method: page.logs[run].name.clone(),
+                    trained_on: trained_on.as_ref().map(|data| data.name.clone()),
+                    is_own: trained_on.as_ref().is_some_and(|data| data.fingerprint == fingerprint),
+                    result,
+                });
+                let found = Found { run, embeddings, ranks };
+                let seen_by = (&*encoders, model, config.data.max_megapixels);
+                match all.iter_mut().find(|ranked| ranked.is_of(&fingerprint, &split)) {
                     Some(ranked) => {
-                        page.against.extend(ranked.against(run, &embeddings, &ranks));
+                        page.against.extend(ranked.against(&found));
                         if ranked.gallery.runs() < SHOWN {
-                            show(&mut ranked.gallery, run, (&embeddings, &ranks), (encoders, model), most_megapixels)?;
+                            show(&mut ranked.gallery, &found, seen_by)?;
                         }
                     }
                     None => {
-                        let mut gallery = Gallery::new(&split, &embeddings, self.queries as usize, most_megapixels);
-                        show(&mut gallery, run, (&embeddings, &ranks), (encoders, model), most_megapixels)?;
-                        let fingerprint = dataset.fingerprint.clone();
-                        all.push(Ranked { fingerprint, split: split.name.clone(), gallery, run, embeddings, ranks });
+                        let count = self.queries as usize;
+                        let mut gallery = Gallery::new(&split, &found.embeddings, count, config.data.max_megapixels);
+                        show(&mut gallery, &found, seen_by)?;
+                        all.push(Ranked { fingerprint: fingerprint.clone(), gallery, first: found });
                     }
                 }
             }
@@ -261,7 +265,7 @@ impl Args {
         Ok(audits)
     }
 
-    /// Every data set once for all runs that see it alike.
+    /// Every split once for all runs that see it alike; what is not there is told before anything is ranked.
     fn targets<'a>(&self, entries: &'a [Entry]) -> Result<Vec<Target>, Error> {
         let mut targets: Vec<Target> = Vec::new();
         let with_config = |(run, entry): (usize, &'a Entry)| Some((run, entry.config.as_ref()?));
@@ -275,7 +279,11 @@ impl Args {
                 match targets.iter_mut().find(|target| is_same(&target.config)) {
                     Some(target) if target.runs.contains(&run) => {}
                     Some(target) => target.runs.push(run),
-                    None => targets.push(Target { config, runs: vec![run] }),
+                    None => {
+                        let dataset = Dataset::load(&config.data)?;
+                        let split = Arc::new(dataset.split(&self.split)?);
+                        targets.push(Target { config, fingerprint: dataset.fingerprint, split, runs: vec![run] });
+                    }
                 }
             }
         }
@@ -285,37 +293,36 @@ impl Args {
 
 impl Ranked {
     fn is_of(&self, fingerprint: &str, split: &Split) -> bool {
-        self.fingerprint == fingerprint && self.split == split.name
+        self.fingerprint == fingerprint && self.gallery.split().name == split.name
     }
 
-    /// `run` less the first one, if both could read the same files.
-    fn against(&self, run: usize, embeddings: &Embeddings, ranks: &Ranks) -> Option<Against> {
+    /// `found` less what the first run found, if both could read the same files.
+    fn against(&self, found: &Found) -> Option<Against> {
+        let Found { run, embeddings, ranks } = found;
         let rows = |of: &Embeddings| (of.utterances.clone(), of.gallery.clone());
-        let on = format!("{} {}", self.gallery.dataset(), self.split);
-        let comparison = || Comparison::new(ranks, &self.ranks, &embeddings.owners);
-        (rows(embeddings) == rows(&self.embeddings)).then(|| Against {
-            on,
-            runs: [run, self.run],
-            comparison: comparison(),
-        })
+        if rows(embeddings) != rows(&self.first.embeddings) {
+            return None;
+        }
+        let split = self.gallery.split();
+        let on = format!("{} {}", split.dataset, split.name);
+        let comparison = Comparison::new(ranks, &self.first.ranks, &embeddings.owners);
+        Some(Against { on, runs: [*run, self.first.run], comparison })
     }
 }
 
-/// Adds what `run` found to `gallery`, and where its fusion encoder looks.
+/// Adds what was found to `gallery`, and where the model's fusion encoder looks.
 fn show(
     gallery: &mut Gallery,
-    run: usize,
-    (embeddings, ranks): (&Embeddings, &Ranks),
-    (encoders, model): (&Encoders, &CmdModel),
-    most_megapixels: i64,
+    Found { run, embeddings, ranks }: &Found,
+    (encoders, model, max_megapixels): (&Encoders, &CmdModel, i64),
 ) -> Result<(), Error> {
     let mut attention = Vec::new();
     if let Some(fusion) = model.fusion() {
         let (queries, places, images) = gallery.queries(embeddings);
-        let looks = attend(encoders, fusion, &queries, &images, most_megapixels)?;
+        let looks = attend(encoders, fusion, &queries, &images, max_megapixels)?;
         attention = places.into_iter().zip(looks).collect();
     }
-    Ok(gallery.add(run, embeddings, ranks, attention)?)
+    Ok(gallery.add(*run, embeddings, ranks, attention)?)
 }
 
 /// The rows of a file of results; `DATASET=` before it names what exported embeddings are of.

@@ -13,6 +13,7 @@ use crate::eval::Growing;
 use crate::report::{Asked, found_page};
 use crate::search::{Hit, Index, Plan, Rows};
 use crate::signals::Signals;
+use crate::telemetry::warn_once;
 
 /// Finds pictures by speech and speech by pictures, in folders that were made ready once by `cmd search index`.
 #[derive(Debug, clap::Args)]
@@ -102,14 +103,17 @@ fn index(args: &IndexArgs) -> Result<(), Error> {
         let folder = std::fs::canonicalize(folder).map_err(|error| {
             Error::Usage(format!("{}: {error}; name folders of sounds and pictures", folder.display()))
         })?;
-        files.extend(files_below(&folder)?);
+        files.extend(files_below(&folder, &mut |error| {
+            warn_once(format!("skipped: {error}"));
+            Ok(())
+        })?);
     }
     files.sort();
     files.dedup();
     if files.is_empty() {
         return Err(Error::Usage("there are no sounds or pictures in these folders".to_owned()));
     }
-    let trained = args.trained.load(None, false)?;
+    let trained = args.trained.load(None)?;
     let (model, width) = (trained.fingerprint()?, trained.embedder().width());
     let plan = Plan::new(&args.out, (&model, trained.checkpoint.path(), width), args.rows, files);
     let missing = plan.missing();
@@ -131,7 +135,7 @@ fn index(args: &IndexArgs) -> Result<(), Error> {
 impl Args {
     fn search(&self, folder: &Path) -> Result<(), Error> {
         let index = Index::open(folder)?;
-        let trained = self.trained.load(Some(index.checkpoint()), false)?;
+        let trained = self.trained.load(Some(index.checkpoint()))?;
         if trained.fingerprint()? != index.model() {
             return Err(Error::Usage(format!(
                 "{}: its vectors were made with another model or other encoders than {}; name the one with --checkpoint, or run cmd search index again",

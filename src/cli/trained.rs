@@ -2,35 +2,59 @@
 
 use std::path::{Path, PathBuf};
 
+use tch::Device;
+
 use super::device::{Local, device};
 use super::error::Error;
 use super::eval::load_config;
 use crate::checkpoint::{Checkpoint, CheckpointError, RunDir};
-use crate::config::{Config, Needs, Override};
+use crate::config::{Config, ConfigError, Needs, Override};
 use crate::data::{Content, GroupReader, Medium, OnError, Weight, stamp};
 use crate::encoders::Encoders;
 use crate::eval::{Embedded, Embedder};
 use crate::model::CmdModel;
 use crate::telemetry::warn_once;
 
-/// Options that name it.
+/// Which checkpoint, where.
 #[derive(Debug, clap::Args)]
-pub(super) struct TrainedArgs {
+pub(super) struct ModelArgs {
     /// A run, a checkpoint's folder or its model.safetensors; by default the best checkpoint of the latest run.
     #[arg(long, value_name = "DIR_OR_FILE")]
     pub(super) checkpoint: Option<PathBuf>,
-    /// Configuration with the encoders, and the data where a split is named; by default the run's own.
-    #[arg(long, value_name = "CONFIG")]
-    pub(super) data: Option<PathBuf>,
     /// Overrides a key of the configuration; relative paths start from the current folder. Repeatable.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<String>,
     /// Folder in which runs are kept.
     #[arg(long, value_name = "DIR", default_value = "runs")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
+}
+
+impl ModelArgs {
+    pub(super) fn overrides(&self) -> Result<Vec<Override>, ConfigError> {
+        self.overrides.iter().map(|text| text.parse()).collect()
+    }
+
+    pub(super) fn device(&self) -> Result<Device, Error> {
+        device(&self.device, Local::ALONE)
+    }
+
+    /// The checkpoint, by default the one that `known` names, and its run.
+    pub(super) fn find(&self, known: Option<&Path>) -> Result<(Checkpoint, Option<RunDir>), CheckpointError> {
+        RunDir::find(self.checkpoint.as_deref().or(known).unwrap_or(Path::new("latest")), &self.output)
+    }
+}
+
+/// Options that name a model with its encoders.
+#[derive(Debug, clap::Args)]
+pub(super) struct TrainedArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Configuration with the encoders, and the data where a split is named; by default the run's own.
+    #[arg(long, value_name = "CONFIG")]
+    data: Option<PathBuf>,
 }
 
 /// Files that are embedded at once, and behind which a run that was stopped goes on.
@@ -67,12 +91,10 @@ pub(super) struct Trained {
 }
 
 impl TrainedArgs {
-    /// Loads it, by default the one that `known` names; the fusion encoder too, if it is asked for and was trained.
-    pub(super) fn load(&self, known: Option<&Path>, with_fusion: bool) -> Result<Trained, Error> {
-        let overrides: Vec<Override> = self.overrides.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-        let device = device(&self.device, Local::ALONE)?;
-        let named = self.checkpoint.as_deref().or(known).unwrap_or(Path::new("latest"));
-        let (checkpoint, run) = RunDir::find(named, &self.output)?;
+    /// Loads it for inference, by default the one that `known` names.
+    pub(super) fn load(&self, known: Option<&Path>) -> Result<Trained, Error> {
+        let (overrides, device) = (self.model.overrides()?, self.model.device()?);
+        let (checkpoint, run) = self.model.find(known)?;
         let own = run.as_ref().map(|run| Config::load(&run.config(), &[], Needs::Encoders)).transpose()?;
         let config = match (&self.data, &run) {
             (Some(path), _) => load_config(path, &overrides, own.as_ref())?,
@@ -82,7 +104,7 @@ impl TrainedArgs {
                 return Err(CheckpointError::Missing { path: checkpoint.path().to_owned(), why: why.to_owned() }.into());
             }
         };
-        let model = if with_fusion { checkpoint.load(device)? } else { checkpoint.load_for_inference(device)? };
+        let model = checkpoint.load_for_inference(device)?;
         let encoders = Encoders::load(&config.encoders, device)?;
         checkpoint.check_encoders(&model, &encoders)?;
         Ok(Trained { checkpoint, config, model, encoders })

@@ -87,28 +87,33 @@ impl Weight for Content {
 }
 
 /// The sounds and pictures in `folder` and the folders in it, by their names' endings and in the order of their paths. What begins with a
-/// dot is left out, and links to folders are not followed.
+/// dot is left out, and links to folders are not followed. Of a folder that cannot be read, and of a name that cannot stand in a list,
+/// `refused` is told; what it lets pass is left out.
 ///
 /// # Errors
-/// When a folder cannot be read, or the name of a file cannot stand in a list.
-pub fn files_below(folder: &Path) -> Result<Vec<(PathBuf, Medium)>, DataError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |error: std::io::Error| DataError::Unreadable { path, why: error.to_string() }
-    };
+/// What `refused` makes of it.
+pub fn files_below(
+    folder: &Path,
+    refused: &mut dyn FnMut(DataError) -> Result<(), DataError>,
+) -> Result<Vec<(PathBuf, Medium)>, DataError> {
     let (mut found, mut open) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(&folder).map_err(failed(&folder))? {
-            let entry = entry.map_err(failed(&folder))?;
-            if entry.file_name().to_string_lossy().starts_with('.') {
+        let entries = match std::fs::read_dir(&folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>) {
+            Ok(entries) => entries,
+            Err(error) => {
+                refused(DataError::Unreadable { path: folder, why: error.to_string() })?;
                 continue;
             }
+        };
+        for entry in entries.into_iter().filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')) {
             let path = entry.path();
-            if entry.file_type().map_err(failed(&path))?.is_dir() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 open.push(path);
             } else if let Some(medium) = Medium::by_name(&path).filter(|_| !path.is_dir()) {
-                check_name(&path)?;
-                found.push((path, medium));
+                match check_name(&path) {
+                    Ok(()) => found.push((path, medium)),
+                    Err(error) => refused(error)?,
+                }
             }
         }
     }
@@ -147,7 +152,18 @@ mod tests {
             std::fs::write(path, "").expect("written");
         }
         std::os::unix::fs::symlink("..", folder.path().join("b/up")).expect("a link");
-        let found = files_below(folder.path()).expect("read");
+        // A name that is no text costs itself alone, and only where that is wanted.
+        use std::os::unix::ffi::OsStrExt;
+        let odd = folder.path().join(std::ffi::OsStr::from_bytes(b"b/\xff.wav"));
+        std::fs::write(&odd, "").expect("written");
+        assert!(files_below(folder.path(), &mut Err).is_err_and(|error| error.to_string().contains("Unicode")));
+        let mut refused = Vec::new();
+        let found = files_below(folder.path(), &mut |error| {
+            refused.push(error);
+            Ok(())
+        })
+        .expect("read");
+        assert_eq!(refused.len(), 1);
         let names: Vec<(&str, Medium)> = found
             .iter()
             .map(|(path, medium)| (path.strip_prefix(folder.path()).expect("below").to_str().expect("a name"), *medium))

@@ -100,8 +100,7 @@ impl<'a> Embedder<'a> {
     /// # Errors
     /// When an encoder or libtorch fails.
     pub fn images(&self, pictures: &[&Picture]) -> Result<Tensor, EvalError> {
-        let pixels = catch_libtorch(|| Pixels(Pixels::stack(pictures).0.to_device(self.encoders.device())))?;
-        let states = self.encoders.encode_images(&pixels).map_err(FeatureError::from)?;
+        let states = self.encoders.encode_images(&Pixels::stack(pictures)).map_err(FeatureError::from)?;
         Ok(catch_libtorch(|| CmdModel::image_embedding(&states.cls).to_device(Device::Cpu))?)
     }
 

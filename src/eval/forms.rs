@@ -25,15 +25,16 @@ fn frames_of(file: &Embedded) -> usize {
     if file.medium == Medium::Speech { file.rows.saturating_sub(1) } else { 0 }
 }
 
-/// Part of a file's rows that goes into an array.
+/// What of a file's rows goes into an array.
 #[derive(Clone, Copy)]
-enum Rows {
-    /// The first one.
+enum Array {
+    /// The first row of files that hold this.
     Own(Medium),
+    /// All others.
     Frames,
 }
 
-impl Rows {
+impl Array {
     fn count(self, file: &Embedded) -> usize {
         match self {
             Self::Own(medium) => usize::from(file.medium == medium && file.rows > 0),
@@ -41,16 +42,19 @@ impl Rows {
         }
     }
 
-    fn of(self, file: &Embedded, bytes: &[u8], row: usize) -> Vec<u8> {
-        match self {
-            _ if self.count(file) == 0 => Vec::new(),
-            Self::Own(_) => bytes[..row].to_vec(),
-            Self::Frames => bytes[row..].to_vec(),
-        }
-    }
-
     fn total(self, growing: &Growing) -> usize {
         growing.done().iter().map(|file| self.count(file)).sum()
+    }
+
+    /// Writes its values, row by row, little-endian as this machine's are.
+    fn write(self, growing: &Growing, out: &mut impl Write) -> std::io::Result<()> {
+        for file in growing.each()? {
+            let (file, rows) = file?;
+            let first = if matches!(self, Self::Frames) { growing.width() } else { 0 };
+            let count = self.count(file) * growing.width();
+            out.write_all(bytemuck::cast_slice(rows.get(first..first + count).unwrap_or_default()))?;
+        }
+        Ok(())
     }
 }
 
@@ -84,11 +88,11 @@ impl Form {
             Self::Npy => {
                 let medium = growing.done().first().map_or(Medium::Speech, |file| file.medium);
                 if growing.done().iter().any(|file| frames_of(file) > 0) {
-                    stream_whole(&beside("frames.npy"), |out| npy(growing, Rows::Frames, out))?;
+                    stream_whole(&beside("frames.npy"), |out| npy(growing, Array::Frames, out))?;
                     let offsets = offsets(growing);
                     stream_whole(&beside("offsets.npy"), |out| {
                         out.write_all(&npy_header("'<i8'", &format!("{},", offsets.len())))?;
-                        out.write_all(&bytes_of(&offsets))
+                        out.write_all(bytemuck::cast_slice(&offsets))
                     })?;
                 } else {
                     // Those of what stood here before would be taken for this one's.
@@ -96,11 +100,11 @@ impl Form {
                         let _ = std::fs::remove_file(beside(ending));
                     }
                 }
-                let files = growing.done().iter().filter(|file| Rows::Own(medium).count(file) > 0);
+                let files = growing.done().iter().filter(|file| Array::Own(medium).count(file) > 0);
                 let names: String =
                     files.flat_map(|file| [file.file.to_string_lossy().into_owned(), "\n".to_owned()]).collect();
                 stream_whole(&beside("files.txt"), |out| out.write_all(names.as_bytes()))?;
-                stream_whole(target, |out| npy(growing, Rows::Own(medium), out))
+                stream_whole(target, |out| npy(growing, Array::Own(medium), out))
             }
         }
     }
@@ -132,7 +136,7 @@ fn safetensors(growing: &Growing, owners: Option<&[i64]>, out: &mut impl Write) 
         end += bytes;
     };
     for (name, medium) in [("speech", Medium::Speech), ("images", Medium::Image)] {
-        let rows = Rows::Own(medium);
+        let rows = Array::Own(medium);
         if rows.total(growing) > 0 {
             add(&mut header, name, "F32", &[rows.total(growing), width], 4);
             arrays.push(rows);
@@ -144,8 +148,8 @@ fn safetensors(growing: &Growing, owners: Option<&[i64]>, out: &mut impl Write) 
     let offsets = offsets(growing);
     let has_frames = offsets.last().is_some_and(|count| *count > 0);
     if has_frames {
-        add(&mut header, "frames", "F32", &[Rows::Frames.total(growing), width], 4);
-        arrays.push(Rows::Frames);
+        add(&mut header, "frames", "F32", &[Array::Frames.total(growing), width], 4);
+        arrays.push(Array::Frames);
         add(&mut header, "offsets", "I64", &[offsets.len()], 8);
     }
     if let Some(owners) = owners {
@@ -158,25 +162,25 @@ fn safetensors(growing: &Growing, owners: Option<&[i64]>, out: &mut impl Write) 
     out.write_all(&(text.len() as u64).to_le_bytes())?;
     out.write_all(text.as_bytes())?;
     for rows in arrays {
-        growing.for_each(|file, bytes| out.write_all(&rows.of(file, bytes, 4 * width)))?;
+        rows.write(growing, out)?;
     }
     if has_frames {
-        out.write_all(&bytes_of(&offsets))?;
+        out.write_all(bytemuck::cast_slice(&offsets))?;
     }
-    out.write_all(&bytes_of(owners.unwrap_or_default()))
+    out.write_all(bytemuck::cast_slice(owners.unwrap_or_default()))
 }
 
 fn json_lines(growing: &Growing, out: &mut impl Write) -> std::io::Result<()> {
-    growing.for_each(|file, bytes| {
-        let rows: Vec<f32> =
-            bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect();
-        writeln!(out, "{}", json_line(file, &rows, growing.width()))
-    })
+    for file in growing.each()? {
+        let (file, rows) = file?;
+        writeln!(out, "{}", json_line(file, &rows, growing.width()))?;
+    }
+    Ok(())
 }
 
-fn npy(growing: &Growing, rows: Rows, out: &mut impl Write) -> std::io::Result<()> {
-    out.write_all(&npy_header("'<f4'", &format!("{}, {}", rows.total(growing), growing.width())))?;
-    growing.for_each(|file, bytes| out.write_all(&rows.of(file, bytes, 4 * growing.width())))
+fn npy(growing: &Growing, array: Array, out: &mut impl Write) -> std::io::Result<()> {
+    out.write_all(&npy_header("'<f4'", &format!("{}, {}", array.total(growing), growing.width())))?;
+    array.write(growing, out)
 }
 
 /// The header of version 1.0 of numpy.lib.format: `kind` as its dtype is written there, `shape` what stands between its brackets.
@@ -195,12 +199,8 @@ pub fn npy_header(kind: &str, shape: &str) -> Vec<u8> {
 /// Where the frames of each utterance begin, and where the last ones end.
 fn offsets(growing: &Growing) -> Vec<i64> {
     let mut offsets = vec![0];
-    for file in growing.done().iter().filter(|file| Rows::Own(Medium::Speech).count(file) > 0) {
+    for file in growing.done().iter().filter(|file| Array::Own(Medium::Speech).count(file) > 0) {
         offsets.push(offsets.last().copied().unwrap_or(0) + frames_of(file) as i64);
     }
     offsets
-}
-
-fn bytes_of(numbers: &[i64]) -> Vec<u8> {
-    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! NAME.part/job.json     what they are made with
-//! NAME.part/rows.f32     [n, E], little-endian
+//! NAME.part/rows.f32     [n, E], in this machine's order of bytes
 //! NAME.part/files.jsonl  {"file", "medium", "rows", "bytes", "modified"}, or {..., "rows": 0, ..., "skipped": why}
 //! ```
 
@@ -70,6 +70,10 @@ impl Growing {
             return Err(std::io::Error::other(why));
         }
         std::fs::create_dir_all(&folder)?;
+        if known.is_none() {
+            // First of all: a folder with anything but this is somebody else's.
+            std::fs::write(folder.join(JOB), job.to_string())?;
+        }
         let open =
             |name: &str| OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join(name));
         let (mut rows, mut lines) = (open("rows.f32")?, open("files.jsonl")?);
@@ -81,6 +85,7 @@ impl Growing {
         if known.is_some() && !is_same {
             tracing::warn!("{}: was made with something else, so it is begun anew", folder.display());
             lines.set_len(0)?;
+            std::fs::write(folder.join(JOB), job.to_string())?;
         }
         let mut text = Vec::new();
         lines.read_to_end(&mut text)?;
@@ -106,7 +111,6 @@ impl Growing {
         rows.seek(SeekFrom::End(0))?;
         lines.set_len(bytes)?;
         lines.seek(SeekFrom::End(0))?;
-        std::fs::write(folder.join(JOB), job.to_string())?;
         Ok(Self { folder, width, rows, files: lines, done })
     }
 
@@ -129,7 +133,7 @@ impl Growing {
     pub fn push(&mut self, files: Vec<(Embedded, Vec<f32>)>) -> std::io::Result<()> {
         let (mut rows, mut lines) = (Vec::new(), Vec::new());
         for (file, values) in &files {
-            rows.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            rows.extend_from_slice(bytemuck::cast_slice(values));
             serde_json::to_writer(&mut lines, file)?;
             lines.push(b'\n');
         }
@@ -139,19 +143,16 @@ impl Growing {
         Ok(())
     }
 
-    /// Hands the rows of every file to `visit`, in order.
+    /// Every file with its rows, in order.
     ///
     /// # Errors
-    /// When they cannot be read, or `visit` fails.
-    pub fn for_each(&self, mut visit: impl FnMut(&Embedded, &[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
+    /// When the rows cannot be opened; each item when it cannot be read.
+    pub fn each(&self) -> std::io::Result<impl Iterator<Item = std::io::Result<(&Embedded, Vec<f32>)>>> {
         let mut rows = BufReader::with_capacity(1 << 20, File::open(self.folder.join("rows.f32"))?);
-        let mut bytes = Vec::new();
-        for file in &self.done {
-            bytes.resize(4 * self.width * file.rows, 0);
-            rows.read_exact(&mut bytes)?;
-            visit(file, &bytes)?;
-        }
-        Ok(())
+        Ok(self.done.iter().map(move |file| {
+            let mut values = vec![0.0f32; self.width * file.rows];
+            rows.read_exact(bytemuck::cast_slice_mut(&mut values)).map(|()| (file, values))
+        }))
     }
 
     /// Removes it, when what was made of it is in its place.
@@ -216,13 +217,8 @@ mod tests {
             growing
                 .push((left..4).map(|number| embedded(number, if number == 1 { 3 } else { 1 })).collect())
                 .expect("written");
-            let mut values = Vec::new();
-            growing
-                .for_each(|_, bytes| {
-                    values.extend(bytes.chunks(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])));
-                    Ok(())
-                })
-                .expect("read");
+            let each = growing.each().expect("opened").map(|file| file.expect("read").1);
+            let values: Vec<f32> = each.flatten().collect();
             assert_eq!(values, [0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0]);
         }
         // One at a time.

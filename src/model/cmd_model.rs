@@ -340,11 +340,10 @@ impl CmdModel {
             let inverse_tau = inverse_tau.detach();
             let own = speech_cls.matmul(&image_cls.tr()) * &inverse_tau;
             let further = further.map(|further| further.logits(speech_cls, &inverse_tau));
-            (TeacherLogits { own, further }, *weight)
+            TeacherLogits { own, further, weight: *weight }
         });
-        let teacher = teacher.as_ref().map(|(logits, weight)| (logits, *weight));
         let further = further.map(|further| further.logits(&speech_cls, &inverse_tau));
-        let sic = targets.loss_beside(&logits, further.as_ref(), teacher);
+        let sic = targets.loss_beside(&logits, further.as_ref(), teacher.as_ref());
 
         let cmd = match (&self.fusion, noise) {
             (Some(fusion), Some(noise)) if options.alpha != 0.0 => {

@@ -45,14 +45,9 @@ impl Targets {
 
     /// H(y, p), the mean over the rows of `logits` [B, B], with p the softmax over them and `further` [B, M], whose columns are all wrong. A
     /// teacher takes part in y.
-    fn cross_entropy(
-        &self,
-        logits: &Tensor,
-        further: Option<&Tensor>,
-        teacher: Option<(&TeacherLogits, f64)>,
-    ) -> Tensor {
-        if let Some((teacher, weight)) = teacher {
-            return self.distilled(logits, further, teacher, weight);
+    fn cross_entropy(&self, logits: &Tensor, further: Option<&Tensor>, teacher: Option<&TeacherLogits>) -> Tensor {
+        if let Some(teacher) = teacher {
+            return self.distilled(logits, further, teacher);
         }
         let log_softmax = |logits: &Tensor| match further {
             Some(further) => {
@@ -70,7 +65,7 @@ impl Targets {
     }
 
     /// H(y', p) with y' = (1 - a) y + a p_m, p_m the teacher's softmax over the same columns.
-    fn distilled(&self, logits: &Tensor, further: Option<&Tensor>, teacher: &TeacherLogits, a: f64) -> Tensor {
+    fn distilled(&self, logits: &Tensor, further: Option<&Tensor>, teacher: &TeacherLogits) -> Tensor {
         let columns = |logits: &Tensor, further: Option<&Tensor>| {
             let own = match &self.excluded {
                 Some(excluded) => logits.masked_fill(excluded, f64::NEG_INFINITY),
@@ -81,7 +76,7 @@ impl Targets {
         let y = tch::no_grad(|| {
             let soft = columns(&teacher.own, teacher.further.as_ref()).softmax(-1, Kind::Float);
             let wrong = soft.size()[1] - logits.size()[1];
-            self.probabilities.constant_pad_nd([0, wrong]) * (1.0 - a) + soft * a
+            self.probabilities.constant_pad_nd([0, wrong]) * (1.0 - teacher.weight) + soft * teacher.weight
         });
         // What takes no part has p = 0 and y' = 0; 0 · log 0 counts as 0.
         let log_p = columns(logits, further).log_softmax(-1, Kind::Float).clamp_min(f64::from(f32::MIN));
@@ -93,17 +88,13 @@ impl Targets {
         self.loss_beside(logits, None, None)
     }
 
-    /// As [`Self::loss`]; the speech of the batch is told from `further` images too, by their logits [B, M], and a teacher with the weight a takes
-    /// part in what is right.
-    pub fn loss_beside(
-        &self,
-        logits: &Tensor,
-        further: Option<&Tensor>,
-        teacher: Option<(&TeacherLogits, f64)>,
-    ) -> Tensor {
-        let of_images = teacher.map(|(teacher, a)| (TeacherLogits { own: teacher.own.tr(), further: None }, a));
-        let of_images = of_images.as_ref().map(|(teacher, a)| (teacher, *a));
-        (self.cross_entropy(logits, further, teacher) + self.cross_entropy(&logits.tr(), None, of_images)) * 0.5
+    /// As [`Self::loss`]; the speech of the batch is told from `further` images too, by their logits [B, M], and a teacher takes part in what is
+    /// right.
+    pub fn loss_beside(&self, logits: &Tensor, further: Option<&Tensor>, teacher: Option<&TeacherLogits>) -> Tensor {
+        let turned =
+            teacher.map(|teacher| TeacherLogits { own: teacher.own.tr(), further: None, weight: teacher.weight });
+        let of_speech = self.cross_entropy(logits, further, teacher);
+        (of_speech + self.cross_entropy(&logits.tr(), None, turned.as_ref())) * 0.5
     }
 }
 
@@ -114,4 +105,6 @@ pub struct TeacherLogits {
     pub own: Tensor,
     /// [B, M], of further images.
     pub further: Option<Tensor>,
+    /// a: its part in what is right.
+    pub weight: f64,
 }

@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::page::wide_table;
 use crate::data::Audit;
 
 /// Lines of one kind of finding that are shown.
@@ -11,13 +12,12 @@ const LINES: usize = 20;
 pub(super) fn audit(audit: &Audit) -> Markup {
     html! {
         h3 { (audit.dataset) }
-        div.wide tabindex="0" role="region" aria-label={ "Splits of " (audit.dataset) } { table {
-            caption { "Splits" }
+        (wide_table("Splits", "", &html! {
             thead { tr { th scope="col" { "split" } th scope="col" { "images" } th scope="col" { "utterances" } th scope="col" { "hours" } } }
             tbody { @for (split, counts) in &audit.splits {
                 tr { th scope="row" { (split) } td { (counts.images) } td { (counts.utterances) } td { (format!("{:.1}", counts.hours)) } }
             } }
-        } }
+        }))
         @if !audit.sample_rates.is_empty() {
             p { "Audio: " @for (place, (rate, files)) in audit.sample_rates.iter().enumerate() { @if place > 0 { ", " } (files) " files at " (rate) " Hz" } "." }
         }

@@ -115,6 +115,16 @@ mod tests {
     }
 
     #[test]
+    fn the_style_sheet_knows_every_colour() {
+        let style = include_str!("page.css");
+        for RGBColor(r, g, b) in COLOURS.into_iter().chain([INK]) {
+            for part in ["stroke", "fill"] {
+                assert!(style.contains(&format!(".chart [{part}=\"#{r:02X}{g:02X}{b:02X}\"]")), "{part} {r} {g} {b}");
+            }
+        }
+    }
+
+    #[test]
     fn ticks_have_few_digits() {
         assert_eq!([0.0, 1e-4, 0.07, 0.5, 12.0, 1234.5].map(number), ["0", "1.0e-4", "0.07", "0.5", "12", "1234"]);
     }

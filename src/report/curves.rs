@@ -2,7 +2,7 @@
 
 use maud::{Markup, PreEscaped, html};
 
-use super::chart::{Curve, chart};
+use super::chart::{COLOURS, Curve, chart};
 use super::{ReportError, RunLog};
 
 /// A figure that is drawn.
@@ -74,11 +74,11 @@ pub(super) fn curves(logs: &[RunLog]) -> Result<Markup, ReportError> {
 }
 
 /// Which colour is whose.
-pub(super) fn legend(logs: &[RunLog]) -> Markup {
+fn legend(logs: &[RunLog]) -> Markup {
     html! {
         ul.legend aria-label="Colours of the runs" {
             @for (run, log) in logs.iter().enumerate() {
-                li { span class={ "swatch c" (run % super::chart::COLOURS.len()) } aria-hidden="true" {} (log.name) }
+                li { span class={ "swatch c" (run % COLOURS.len()) } aria-hidden="true" {} (log.name) }
             }
         }
     }

@@ -70,10 +70,10 @@ impl Gallery {
         }
     }
 
-    /// Name of the data set.
+    /// Of what.
     #[must_use]
-    pub fn dataset(&self) -> &str {
-        &self.split.dataset
+    pub fn split(&self) -> &Split {
+        &self.split
     }
 
     /// Runs whose findings are shown.

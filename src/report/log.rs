@@ -98,8 +98,7 @@ impl RunLog {
 }
 
 /// Keys whose values are not the same in all of `logs`, each with its values; a key that one lacks is `None` there.
-#[must_use]
-pub fn differences(logs: &[RunLog]) -> Vec<(&str, Vec<Option<&str>>)> {
+pub(super) fn differences(logs: &[RunLog]) -> Vec<(&str, Vec<Option<&str>>)> {
     let mut keys: Vec<&str> = logs.iter().flat_map(|log| log.settings.keys().map(String::as_str)).collect();
     keys.sort_unstable();
     keys.dedup();

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 pub use card::{CardError, ModelCard};
 pub use found::{Asked, found_page};
 pub use gallery::Gallery;
-pub use log::{RunLog, Start, differences, tell_apart, title};
+pub use log::{RunLog, Start, tell_apart, title};
 pub use page::{Against, Page};
 pub use results::{Row, read_results};
 

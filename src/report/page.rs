@@ -89,8 +89,7 @@ impl Page {
 
     /// Mean R@1 of every plain result of the report's own runs.
     fn tiles(&self) -> Markup {
-        let own: Vec<&Row> =
-            self.rows.iter().filter(|row| row.run.is_some() && row.result.protocol.is_none()).collect();
+        let own: Vec<&Row> = self.rows.iter().filter(|row| row.run.is_some() && row.is_plain()).collect();
         html! {
             @if !own.is_empty() && own.len() <= TILES {
                 ul.tiles aria-label="Mean R@1" {
@@ -130,8 +129,7 @@ impl Page {
         let name = |run: usize| &self.logs[run].name;
         html! {
             @if !self.against.is_empty() {
-                div.wide tabindex="0" role="region" aria-label="Differences between runs" { table {
-                    caption { "Differences on the same queries, in points" }
+                (wide_table("Differences on the same queries, in points", "", &html! {
                     thead { tr { th scope="col" { "runs" } th scope="col" { "on" } @for side in ["Speech → Image R@1", "Image → Speech R@1", "Mean R@1", "Mean R@5", "Mean R@10"] { th scope="col" { (side) } } } }
                     tbody { @for Against { on, runs: [one, other], comparison } in &self.against {
                         @let Comparison { speech_to_image, image_to_speech, mean: Differences { r1, r5, r10 } } = comparison;
@@ -142,7 +140,7 @@ impl Page {
                             }
                         }
                     } }
-                } }
+                }))
                 p.note { "Paired bootstrap over images, 95 %. It does not know how runs differ by their seeds alone." }
             }
         }
@@ -157,6 +155,13 @@ impl Page {
                 (queries(number, gallery, &self.logs))
             }
         }
+    }
+}
+
+/// A table that scrolls in itself where it is wider than the page, by keyboard too.
+pub(super) fn wide_table(caption: &str, class: &str, rows: &Markup) -> Markup {
+    html! {
+        div.wide tabindex="0" role="region" aria-label=(caption) { table class=(class) { caption { (caption) } (rows) } }
     }
 }
 

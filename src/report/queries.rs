@@ -80,13 +80,12 @@ pub(super) fn queries(number: usize, gallery: &Gallery, logs: &[RunLog]) -> Mark
 }
 
 /// The picture that is spoken of, and where each run looks in it.
-fn looks(number: usize, gallery: &Gallery, place: usize, image: usize, names: &[&str]) -> Markup {
-    let of = |shown: &Shown| shown.attention[place].clone();
-    let lights: Vec<(&str, Attention)> =
-        gallery.shown.iter().zip(names).filter_map(|(shown, name)| Some((*name, of(shown)?))).collect();
+fn looks<'a>(number: usize, gallery: &'a Gallery, place: usize, image: usize, names: &[&str]) -> Markup {
+    let of = |shown: &'a Shown| shown.attention[place].as_ref();
+    let lights = gallery.shown.iter().zip(names).filter_map(|(shown, name)| Some((*name, of(shown)?)));
     html! {
         figure { (picture(number, image, &format!("spoken of: {}", file(gallery, image)))) figcaption { "spoken of" } }
-        @for (name, attention) in &lights {
+        @for (name, attention) in lights {
             figure.look {
                 svg role="img" aria-label={ "where " (name) " looks, entropy " (format!("{:.2}", attention.relative_entropy())) " of log N" } viewBox={ "0 0 " (SIDE) " " (SIDE) } {
                     use href={ "#" (id(number, image)) } {}

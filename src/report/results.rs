@@ -38,11 +38,6 @@ pub fn read_results(path: &Path) -> Result<(Option<String>, Vec<SplitResult>), R
 }
 
 impl Row {
-    /// Recalls at 1, 5 and 10 from speech to image, from image to speech, and their means.
-    pub(super) fn recalls(&self) -> [f64; 9] {
-        recalls(&self.result)
-    }
-
     /// The method, with what was done beyond the plain protocol.
     pub(super) fn name(&self) -> String {
         self.result.protocol.as_ref().map_or(self.method.clone(), |protocol| format!("{}, {protocol}", self.method))
@@ -56,9 +51,11 @@ impl Row {
     /// Whether `other` is the same measurement of the same run.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let of =
-            |row: &Self| (row.run, row.result.dataset.clone(), row.result.split.clone(), row.result.protocol.clone());
-        self.run.is_some() && of(self) == of(other)
+        let Self { run, result, .. } = self;
+        run.is_some()
+            && *run == other.run
+            && (&result.dataset, &result.split) == (&other.result.dataset, &other.result.split)
+            && result.protocol == other.result.protocol
     }
 }
 

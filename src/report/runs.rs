@@ -3,44 +3,40 @@
 use maud::{Markup, html};
 
 use super::log::{RunLog, Start, differences};
+use super::page::wide_table;
 
-/// What is told of every run, and how it is found.
-type Fact = (&'static str, fn(&RunLog) -> String);
+/// What is told of every run, and how it is found, if it is known.
+type Fact = (&'static str, fn(&RunLog) -> Option<String>);
 
 /// Runs side by side, and every key that they do not share.
 pub(super) fn comparison(logs: &[RunLog]) -> Markup {
     let rows = differences(logs);
     let facts: [Fact; 6] = [
-        ("trained on", |log| log.state.as_ref().map_or("—".to_owned(), |state| state.data.name.clone())),
-        ("steps", |log| log.state.as_ref().map_or("—".to_owned(), |state| state.step.to_string())),
-        ("epochs", |log| log.state.as_ref().map_or("—".to_owned(), |state| state.epoch.to_string())),
+        ("trained on", |log| Some(log.state.as_ref()?.data.name.clone())),
+        ("steps", |log| Some(log.state.as_ref()?.step.to_string())),
+        ("epochs", |log| Some(log.state.as_ref()?.epoch.to_string())),
         ("best step (mean R@1)", |log| {
-            let best = log.state.as_ref().and_then(|state| state.best);
-            best.map_or("—".to_owned(), |best| format!("{} ({:.1} %)", best.step, best.mean_r1))
+            let best = log.state.as_ref()?.best?;
+            Some(format!("{} ({:.1} %)", best.step, best.mean_r1))
         }),
-        ("time", |log| log.seconds().map_or("—".to_owned(), duration)),
-        ("samples that were replaced", |log| {
-            log.state.as_ref().map_or("—".to_owned(), |state| state.skipped.to_string())
-        }),
+        ("time", |log| log.seconds().map(duration)),
+        ("samples that were replaced", |log| Some(log.state.as_ref()?.skipped.to_string())),
     ];
     html! {
-        div.wide tabindex="0" role="region" aria-label="Runs side by side" {
-            table {
-                caption { "Runs side by side" }
-                thead { tr { th scope="col" { "" } @for log in logs { th scope="col" { (log.name) } } } }
-                tbody {
-                    @for (what, fact) in facts {
-                        tr { th scope="row" { (what) } @for log in logs { td { (fact(log)) } } }
-                    }
-                    @for (key, values) in &rows {
-                        tr.setting {
-                            th scope="row" { code { (key) } }
-                            @for value in values { td { @match value { Some(value) => code { (value) }, None => "—" } } }
-                        }
+        (wide_table("Runs side by side", "", &html! {
+            thead { tr { th scope="col" { "" } @for log in logs { th scope="col" { (log.name) } } } }
+            tbody {
+                @for (what, fact) in facts {
+                    tr { th scope="row" { (what) } @for log in logs { td { (fact(log).unwrap_or("—".to_owned())) } } }
+                }
+                @for (key, values) in &rows {
+                    tr.setting {
+                        th scope="row" { code { (key) } }
+                        @for value in values { td { @match value { Some(value) => code { (value) }, None => "—" } } }
                     }
                 }
             }
-        }
+        }))
         @if logs.len() > 1 {
             p.note {
                 @if rows.is_empty() { "All settings are equal." } @else { "Settings that are not shown are equal in all runs." }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
+use super::log::differences;
+use super::page::wide_table;
 use super::published::{self, Published};
+use super::results::recalls;
 use super::{Row, RunLog};
 
 /// Keys that do not tell two settings of Table 4 apart: α and the seed, and how and where things are done.
@@ -14,7 +17,7 @@ const SAME_SETTING: [&str; 7] =
 /// Table 2: every row below its data set, after what the paper reports there.
 pub(super) fn retrieval(rows: &[Row]) -> Markup {
     html! {
-        (wide("Table 2: recalls in percent", &html! {
+        (wide_table("Table 2: recalls in percent", "recalls", &html! {
             (head())
             @for (dataset, split) in sections(rows) {
                 tbody {
@@ -34,28 +37,28 @@ pub(super) fn retrieval(rows: &[Row]) -> Markup {
 /// Table 3: data sets that a run was not trained on. None without such a result.
 pub(super) fn zero_shot(rows: &[Row]) -> Option<Markup> {
     let is_shown = |row: &&Row| row.is_plain() && row.trained_on.is_some();
-    let rows: Vec<&Row> = rows.iter().filter(is_shown).collect();
+    let rows: Vec<Row> = rows.iter().filter(is_shown).cloned().collect();
     let is_zero_shot =
         |(dataset, split): &(String, String)| rows.iter().any(|row| is_of(row, dataset, split) && !row.is_own);
-    let owned: Vec<Row> = rows.iter().map(|row| (*row).clone()).collect();
-    let sections: Vec<(String, String)> = sections(&owned).into_iter().filter(is_zero_shot).collect();
+    let sections: Vec<(String, String)> = sections(&rows).into_iter().filter(is_zero_shot).collect();
     let name = |row: &Row| {
         let from = row.trained_on.as_deref().unwrap_or_default();
         let how = if row.is_own { "supervised".to_owned() } else { format!("zero-shot from {from}") };
         format!("{}, {how}", row.method)
     };
     (!sections.is_empty()).then(|| {
-        wide(
+        wide_table(
             "Table 3: zero-shot recalls in percent",
+            "recalls",
             &html! {
                 (head())
                 @for (dataset, split) in &sections {
                     tbody {
-                        (section(dataset, split, &owned))
+                        (section(dataset, split, &rows))
                         @if let Some(zero_shot) = published::zero_shot(dataset, split) {
                             @for published in published::systems(dataset, split).last().into_iter().chain([&zero_shot]) { (published_row(published)) }
                         }
-                        @for row in owned.iter().filter(|row| is_of(row, dataset, split)) { (own_row(&name(row), row)) }
+                        @for row in rows.iter().filter(|row| is_of(row, dataset, split)) { (own_row(&name(row), row)) }
                     }
                 }
             },
@@ -88,8 +91,9 @@ pub(super) fn ablation(rows: &[Row], logs: &[RunLog]) -> Option<Markup> {
     };
     let runs: Vec<usize> = found.values().flat_map(|alphas| alphas.values().flatten().map(|(run, _)| *run)).collect();
     let others = other_differences(logs, &runs);
-    let table = wide(
+    let table = wide_table(
         "Table 4: mean R@1 in percent, without and with CMD",
+        "recalls",
         &html! {
             thead { tr { th scope="col" { "Training task" } @for (dataset, split) in found.keys() { th scope="col" { (dataset) " " (split) } } } }
             tbody {
@@ -117,7 +121,7 @@ pub(super) fn ablation(rows: &[Row], logs: &[RunLog]) -> Option<Markup> {
 /// Keys beyond α and the seed in which `runs` differ, so that a difference may be theirs.
 fn other_differences(logs: &[RunLog], runs: &[usize]) -> Vec<String> {
     let of: Vec<RunLog> = runs.iter().map(|run| logs[*run].clone()).collect();
-    let differs = super::differences(&of);
+    let differs = differences(&of);
     let keys = differs.into_iter().map(|(key, _)| key.to_owned());
     keys.filter(|key| !SAME_SETTING.iter().any(|same| key.starts_with(same))).collect()
 }
@@ -150,12 +154,6 @@ fn is_of(row: &Row, dataset: &str, split: &str) -> bool {
     row.result.dataset == dataset && row.result.split == split
 }
 
-fn wide(caption: &str, table: &Markup) -> Markup {
-    html! {
-        div.wide tabindex="0" role="region" aria-label=(caption) { table.recalls { caption { (caption) } (table) } }
-    }
-}
-
 fn head() -> Markup {
     html! {
         thead {
@@ -184,8 +182,8 @@ fn published_row(Published { method, recalls }: &Published) -> Markup {
 }
 
 fn own_row(name: &str, row: &Row) -> Markup {
-    let recalls = &row.result.recalls;
-    let intervals: Vec<Option<[f64; 2]>> = [&recalls.speech_to_image.ci95, &recalls.image_to_speech.ci95]
+    let of = &row.result.recalls;
+    let intervals: Vec<Option<[f64; 2]>> = [&of.speech_to_image.ci95, &of.image_to_speech.ci95]
         .into_iter()
         .flat_map(|ci95| [Some(ci95.r1), Some(ci95.r5), Some(ci95.r10)])
         .chain([None; 3])
@@ -196,7 +194,7 @@ fn own_row(name: &str, row: &Row) -> Markup {
                 (name)
                 @if row.result.skipped > 0 { span.warning { " without " (row.result.skipped) " unreadable files" } }
             }
-            @for (recall, interval) in row.recalls().iter().zip(intervals) {
+            @for (recall, interval) in recalls(&row.result).iter().zip(intervals) {
                 td { (decimal(*recall)) @if let Some([low, high]) = interval { span.interval { (decimal(low)) "–" (decimal(high)) } } }
             }
         }

@@ -129,12 +129,6 @@ impl Index {
         &self.head.checkpoint
     }
 
-    /// E.
-    #[must_use]
-    pub fn width(&self) -> usize {
-        self.head.width
-    }
-
     /// Files with a row that hold `medium`.
     #[must_use]
     pub fn count(&self, medium: Medium) -> usize {

@@ -1,12 +1,12 @@
 //! Making an index, and bringing it up to date: files that are as they were keep their vectors.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::index::{Entry, FORMAT, Head, Index};
-use super::vectors::Writer;
 use super::{Rows, SearchError};
-use crate::checkpoint::write_whole;
+use crate::checkpoint::{stream_whole, write_whole};
 use crate::data::{Medium, stamp};
 use crate::eval::Growing;
 
@@ -23,7 +23,7 @@ pub struct Plan {
 }
 
 /// What was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Update {
     /// Files in the index.
     pub files: usize,
@@ -69,20 +69,19 @@ impl Plan {
             }
             is_usable
         });
-        let known: HashMap<&Path, usize> =
-            old.iter().flat_map(|old| old.entries.iter().enumerate().map(|(row, entry)| (&*entry.file, row))).collect();
+        let known: HashMap<&Path, (usize, &Entry)> = old
+            .iter()
+            .flat_map(|old| old.entries.iter().enumerate().map(|(row, entry)| (&*entry.file, (row, entry))))
+            .collect();
         let mut seen = 0;
         let mut entries: Vec<(Entry, Option<usize>)> = Vec::with_capacity(files.len());
         for (file, medium) in files {
             let (bytes, modified) = stamp(&file);
-            let row = known.get(&*file).copied();
-            seen += usize::from(row.is_some());
-            let entry = Entry { file, medium, bytes, modified, skipped: None };
-            let as_it_was = |row: &usize| {
-                old.as_ref().is_some_and(|old| Entry { skipped: None, ..old.entries[*row].clone() } == entry)
-            };
-            let row = row.filter(as_it_was);
-            entries.push((entry, row));
+            let known = known.get(&*file);
+            seen += usize::from(known.is_some());
+            let row = known.filter(|(_, old)| (old.medium, old.bytes, old.modified) == (medium, bytes, modified));
+            let row = row.map(|(row, _)| *row);
+            entries.push((Entry { file, medium, bytes, modified, skipped: None }, row));
         }
         let gone = known.len() - seen;
         drop(known);
@@ -113,32 +112,9 @@ impl Plan {
                 _ => reasons.next().flatten(),
             };
         }
-        let count = self.entries.iter().filter(|(entry, _)| entry.skipped.is_none()).count();
-        self.head.count = count;
+        self.head.count = self.entries.iter().filter(|(entry, _)| entry.skipped.is_none()).count();
         let path = self.head.vectors(&self.folder);
-        let mut writer = Writer::create(&path, self.head.rows, count, self.head.width).map_err(failed(&path))?;
-        let mut entries = self.entries.iter();
-        let keep = |(entry, row): &(Entry, Option<usize>), writer: &mut Writer| match (row, &self.old) {
-            (Some(row), Some(old)) if entry.skipped.is_none() => writer.push(old.vectors.row(*row)),
-            _ => Ok(()),
-        };
-        let written = made.for_each(|_, bytes| {
-            // Kept ones that stand before the next new one.
-            for one in entries.by_ref() {
-                if one.1.is_none() {
-                    break;
-                }
-                keep(one, &mut writer)?;
-            }
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            let row: Vec<f32> =
-                bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect();
-            writer.push(&self.head.rows.encode(&row))
-        });
-        let written = written.and_then(|()| entries.try_for_each(|one| keep(one, &mut writer)));
-        written.and_then(|()| writer.finish()).map_err(failed(&path))?;
+        stream_whole(&path, |out| self.write_rows(made, out)).map_err(failed(&path))?;
 
         let (with_row, without): (Vec<&Entry>, Vec<&Entry>) =
             self.entries.iter().map(|(entry, _)| entry).partition(|entry| entry.skipped.is_none());
@@ -155,7 +131,26 @@ impl Plan {
         write_whole(&path, &head).map_err(failed(&path))?;
         self.remove_others();
         let made = self.entries.iter().filter(|(entry, row)| row.is_none() && entry.skipped.is_none()).count();
-        Ok(Update { files: count, made, gone: self.gone, skipped: without.len() })
+        Ok(Update { files: self.head.count, made, gone: self.gone, skipped: without.len() })
+    }
+
+    /// The rows of all files that have one: as they were, or from `made`, which holds the missing files in their order.
+    fn write_rows(&self, made: &Growing, out: &mut impl Write) -> std::io::Result<()> {
+        out.write_all(&self.head.rows.header(self.head.count, self.head.width))?;
+        let mut made = made.each()?;
+        for (entry, row) in &self.entries {
+            match (row, &self.old) {
+                (Some(row), Some(old)) if entry.skipped.is_none() => out.write_all(old.vectors.row(*row))?,
+                (Some(_), _) => {}
+                (None, _) => {
+                    let (_, values) = made.next().ok_or(std::io::ErrorKind::UnexpectedEof)??;
+                    if entry.skipped.is_none() {
+                        out.write_all(&self.head.rows.encode(&values))?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Removes what earlier updates left.

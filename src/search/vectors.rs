@@ -1,7 +1,6 @@
 //! Rows of vectors in a file of NumPy's form, mapped into memory: as they are, in 16-bit floats, or in bytes with a scale each.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use half::f16;
@@ -55,7 +54,7 @@ impl Rows {
     /// A row as it is stored.
     pub(super) fn encode(self, row: &[f32]) -> Vec<u8> {
         match self {
-            Self::F32 => row.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::F32 => bytemuck::cast_slice(row).to_vec(),
             Self::F16 => row.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
             Self::I8 => {
                 let scale = row.iter().fold(f32::MIN_POSITIVE, |most, value| most.max(value.abs())) / 127.0;
@@ -161,28 +160,6 @@ fn dot<T: Copy>(row: &[T], query: &[f32], value: impl Fn(T) -> f32) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// Writes rows into a file, one after the other.
-pub(super) struct Writer {
-    out: BufWriter<File>,
-}
-
-impl Writer {
-    pub(super) fn create(path: &Path, rows: Rows, count: usize, width: usize) -> std::io::Result<Self> {
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        out.write_all(&rows.header(count, width))?;
-        Ok(Self { out })
-    }
-
-    /// Adds a row as it is stored.
-    pub(super) fn push(&mut self, row: &[u8]) -> std::io::Result<()> {
-        self.out.write_all(row)
-    }
-
-    pub(super) fn finish(self) -> std::io::Result<()> {
-        self.out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,9 +178,9 @@ mod tests {
             .collect();
         for (form, error) in [(Rows::F32, 1e-6), (Rows::F16, 1e-3), (Rows::I8, 1e-2)] {
             let path = folder.path().join("rows.npy");
-            let mut writer = Writer::create(&path, form, count, width).expect("made");
-            rows.iter().for_each(|row| writer.push(&form.encode(row)).expect("written"));
-            writer.finish().expect("written");
+            let header = form.header(count, width);
+            let bytes: Vec<u8> = header.into_iter().chain(rows.iter().flat_map(|row| form.encode(row))).collect();
+            std::fs::write(&path, bytes).expect("written");
             let mapped = Mapped::open(&path, form, count, width).expect("opened");
             let scores = mapped.scores(&rows[3]);
             for (row, score) in rows.iter().zip(&scores) {
@@ -223,10 +200,8 @@ mod tests {
         let row: Vec<f32> = (0..width).map(|column| (column as f32).sin() / 20.0).collect();
         for form in [Rows::F32, Rows::F16, Rows::I8] {
             let path = folder.path().join("rows.npy");
-            let mut writer = Writer::create(&path, form, count, width).expect("made");
-            let encoded = form.encode(&row);
-            (0..count).for_each(|_| writer.push(&encoded).expect("written"));
-            writer.finish().expect("written");
+            let bytes = [form.header(count, width), form.encode(&row).repeat(count)].concat();
+            std::fs::write(&path, bytes).expect("written");
             let mapped = Mapped::open(&path, form, count, width).expect("opened");
             mapped.scores(&row);
             let begun = std::time::Instant::now();

@@ -194,3 +194,15 @@ impl Recipe {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_teachers_part_grows_over_the_first_epoch() {
+        let mut recipe = Recipe::default();
+        (recipe.loss.distill, recipe.train.batch_size) = (0.4, 10);
+        assert_eq!([0, 5, 10, 90].map(|step| recipe.distill(step, 100)), [0.0, 0.2, 0.4, 0.4]);
+    }
+}

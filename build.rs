@@ -12,7 +12,8 @@ fn main() {
         return;
     };
     // DT_RPATH, which comes before LD_LIBRARY_PATH: another libtorch there must not be taken.
-    println!("cargo:rustc-link-arg=-Wl,--disable-new-dtags,-rpath,{libraries}");
+    // Where scripts/install puts one comes first.
+    println!("cargo:rustc-link-arg=-Wl,--disable-new-dtags,-rpath,$ORIGIN/../lib/cmd/torch/lib,-rpath,{libraries}");
     let cuda = Path::new(&libraries).join("libtorch_cuda.so");
     println!("cargo:rerun-if-changed={}", cuda.display());
     let has_cuda = is_loadable(&cuda);

@@ -18,6 +18,7 @@ mod keys;
 pub mod model;
 pub mod report;
 pub mod search;
+pub mod serve;
 pub mod signals;
 pub mod sweep;
 pub mod telemetry;

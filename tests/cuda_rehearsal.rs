@@ -121,6 +121,18 @@ fn what_is_made_of_a_run_is_the_same_there() {
     assert_close(&rows(&cuda), &rows(&workspace.ok(&[&embed[..], &["cpu"]].concat())), "embeddings");
     on_device(&workspace, &["search", "index", "data", "--out", "idx", "--checkpoint", "runs/cpu", "--device", "cuda"]);
     on_device(&workspace, &["search", "idx", "--speech", "data/test 1 0.wav", "--device", "cuda"]);
+    let explain = ["explain", "--split", "test", "--count", "2", "--checkpoint", "runs/cpu", "--out"];
+    on_device(&workspace, &[&explain[..], &["there", "--device", "cuda"]].concat());
+    workspace.ok(&[&explain[..], &["here", "--device", "cpu"]].concat());
+    let looks = |folder: &str| -> Vec<f64> {
+        let text = std::fs::read(workspace.path(&format!("{folder}/explained.json"))).expect("figures");
+        let told: Value = serde_json::from_slice(&text).expect("JSON");
+        let look = &told["utterances"][1]["seen"][0]["look"];
+        let of =
+            |attention: &Value| -> Vec<f64> { serde_json::from_value(attention["weights"].clone()).expect("numbers") };
+        [of(&look["whole"]), of(&look["parts"][2]["attention"])].concat()
+    };
+    assert_close(&looks("there"), &looks("here"), "attention");
     on_device(&workspace, &["report", "runs/cpu", "--out", "r.html", "--device", "cuda"]);
     let page = std::fs::read_to_string(workspace.path("r.html")).expect("a page");
     assert!(page.contains("where it looks") && page.contains("Cuda(0)"));

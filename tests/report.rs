@@ -1,11 +1,12 @@
-//! `cmd report`: one page about runs, from hostile names, of a run that has just begun, with rows of others.
+//! `cmd report` and `cmd explain`: one page about runs, from hostile names, of a run that has just begun, with rows of others; and what a model
+//! makes of utterances.
 
 #![allow(clippy::expect_used, reason = "a test may panic")]
 
 mod common;
 
 use common::{Workspace, train};
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn page(workspace: &Workspace, arguments: &[&str]) -> String {
     let said = workspace.ok(&[&["report"], arguments].concat());
@@ -151,4 +152,70 @@ fn what_is_no_run_or_no_result_is_named() {
     workspace.fails(2, &["report", "runs/a", "--results", "none.json"], &["none.json"]);
     workspace.fails(1, &["report", "runs/a", "--out", "none/r.html"], &["none/r.html"]);
     workspace.fails(2, &["report", "runs/a", "--queries", "0"], &["--queries"]);
+}
+
+#[test]
+fn utterances_are_explained_with_and_without_cmd() {
+    let workspace = Workspace::new(8);
+    workspace.ok(&train("with", &["--set", "train.steps=8"]));
+    workspace.ok(&train("without", &["--set", "train.steps=4", "--set", "cmd.alpha=0"]));
+    let explain = ["explain", "--checkpoint", "runs/with", "--beside", "runs/without"];
+    let said = workspace.ok(&[&explain[..], &["--split", "test", "--count", "3", "--parts", "4", "-k", "2"]].concat());
+    assert_eq!(said.trim_end(), "explained/explained.html");
+    for name in ["1.png", "1-time.png", "3.png", "3-time.png", "layers.svg", "explained.html"] {
+        assert!(workspace.path("explained").join(name).is_file(), "{name}");
+    }
+    let told: Value =
+        serde_json::from_slice(&std::fs::read(workspace.path("explained/explained.json")).expect("figures"))
+            .expect("JSON");
+    let sum = |numbers: &Value| -> f64 { numbers.as_array().expect("numbers").iter().filter_map(Value::as_f64).sum() };
+    for (model, name) in ["with", "without"].iter().enumerate() {
+        assert_eq!(told["models"][model]["name"], *name);
+        assert!((sum(&told["models"][model]["layer_weights"]) - 1.0).abs() < 1e-9);
+    }
+    for utterance in told["utterances"].as_array().expect("utterances") {
+        for (model, learned) in [(0, true), (1, false)] {
+            let seen = &utterance["seen"][model];
+            assert_eq!(seen["learned"], learned);
+            let parts = seen["look"]["parts"].as_array().expect("parts");
+            assert!((1..=4).contains(&parts.len()) && parts[0]["from"] == 0.0);
+            for pair in parts.windows(2) {
+                assert_eq!(pair[0]["to"], pair[1]["from"]);
+            }
+            for attention in parts.iter().map(|part| &part["attention"]).chain([&seen["look"]["whole"]]) {
+                assert!((sum(&attention["weights"]) - 1.0).abs() < 1e-5);
+            }
+        }
+        let near = utterance["neighbours"].as_array().expect("neighbours");
+        assert_eq!(near.iter().filter(|near| near["medium"] == "image").count(), 2);
+        assert_eq!(
+            near.iter().filter(|near| near["medium"] == "speech" && near["file"] != utterance["speech"]).count(),
+            2
+        );
+    }
+    let page = std::fs::read_to_string(workspace.path("explained/explained.html")).expect("a page");
+    assert!(page.contains("before anything is learned") && page.contains("caption") && !page.contains("src=\"http"));
+
+    // Files, with an index.
+    workspace.ok(&["search", "index", "data", "--out", "idx", "--checkpoint", "runs/with"]);
+    let query = ["explain", "--speech", "data/test 2 0.wav", "--out", "why"];
+    workspace.ok(&[&query[..], &["--index", "idx"]].concat());
+    workspace.ok(&[&query[..], &["--image", "data/test 2.png", "--checkpoint", "runs/without"]].concat());
+    workspace.fails(2, &query, &["--image"]);
+    workspace.fails(2, &["explain"], &["--speech"]);
+    let two =
+        ["--speech", "data/test 3 0.wav", "--speech", "data/test 4 0.wav", "--image", "data/test 2.png", "--image"];
+    workspace.fails(2, &[&query[..], &two, &["data/test 3.png"]].concat(), &["2 pictures for 3 utterances"]);
+    workspace.fails(2, &[&query[..], &["--index", "idx", "--checkpoint", "runs/without"]].concat(), &["another model"]);
+    workspace.fails(1, &["explain", "--speech", "none.wav", "--image", "data/test 2.png"], &["none.wav"]);
+}
+
+#[test]
+fn a_report_shows_what_the_layers_count() {
+    let workspace = Workspace::new(8);
+    workspace.ok(&train("a", &["--set", "train.steps=4"]));
+    let text = page(&workspace, &["runs/a"]);
+    assert!(text.contains("What each layer of the speech encoder counts") && text.contains("counts most"));
+    let text = page(&workspace, &["runs/a", "--no-eval"]);
+    assert!(!text.contains("What each layer"));
 }

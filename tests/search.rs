@@ -144,3 +144,68 @@ fn what_does_not_fit_is_named() {
     assert!(said.contains("8 files, 8 of them new"), "{said}");
     workspace.ok(&["search", "idx", "--speech", "data/test 2 0.wav"]);
 }
+
+#[test]
+fn a_graph_finds_what_all_rows_do_also_after_changes() {
+    let workspace = trained();
+    copy(&workspace, "data/test 1 0.wav", "photos/said.wav");
+    let index = ["search", "index", "photos", "--out", "idx", "--graph-above"];
+    let made = workspace.ok(&[&index[..], &["4"]].concat());
+    assert!(made.contains("a graph of 8 images, which finds 100.0 % of the ten nearest"), "{made}");
+    assert!(!made.contains("speech"), "one sound needs none: {made}");
+    let graphs = || -> Vec<String> {
+        let names = std::fs::read_dir(workspace.path("idx")).expect("a folder");
+        let names = names.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.ends_with(".usearch")).collect()
+    };
+    assert_eq!(graphs(), ["graph-images-0.usearch"]);
+    let query = ["--speech", "data/test 2 0.wav"];
+    let check = || {
+        let exact = found(&workspace, &[&query[..], &["--exact"]].concat());
+        assert_eq!(found(&workspace, &query), exact);
+        exact
+    };
+    assert_eq!(check().len(), 8);
+
+    // Nothing changed: the graph stays. One of eight changed: it is brought up to date. More: it is made anew.
+    workspace.ok(&[&index[..], &["4"]].concat());
+    assert_eq!(graphs(), ["graph-images-0.usearch"]);
+    copy(&workspace, "data/train 3.png", "photos/3.png");
+    workspace.ok(&[&index[..], &["4"]].concat());
+    assert_eq!(graphs(), ["graph-images-2.usearch"]);
+    check();
+    (0..4)
+        .for_each(|number| copy(&workspace, &format!("data/train {number}.png"), &format!("photos/new {number}.png")));
+    std::fs::remove_file(workspace.path("photos/5.png")).expect("removed");
+    let said = workspace.ok(&[&index[..], &["4"]].concat());
+    assert!(
+        said.contains("12 files, 4 of them new or changed; 1 are gone") && said.contains("a graph of 11 images"),
+        "{said}"
+    );
+    let names: Vec<String> = check().into_iter().map(|(name, _)| name).collect();
+    assert!(names.contains(&"new 0.png".to_owned()) && !names.contains(&"5.png".to_owned()), "{names:?}");
+
+    let graph = workspace.path(&format!("idx/{}", graphs()[0]));
+    let mut bytes = std::fs::read(&graph).expect("a graph");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    std::fs::write(&graph, bytes).expect("written");
+    workspace.fails(2, &[&["search", "idx"], &query[..]].concat(), &[".usearch", "make the index again"]);
+    // It is made again, or left out where it is not wanted.
+    workspace.ok(&[&index[..], &["4"]].concat());
+    check();
+    workspace.ok(&[&index[..], &["100"]].concat());
+    assert!(graphs().is_empty());
+}
+
+#[test]
+fn a_split_is_indexed_with_what_is_said() {
+    let workspace = trained();
+    let said = workspace.ok(&["search", "index", "--split", "test", "--out", "idx"]);
+    assert!(said.contains("30 files, 30 of them new"), "{said}");
+    let text = workspace.ok(&["search", "idx", "--image", "data/test 2.png", "--json", "-k", "2"]);
+    let hit = serde_json::from_str::<Value>(&text).expect("JSON")["queries"][0]["found"][0].take();
+    assert!(hit["medium"] == "speech" && hit["said"].as_str().is_some_and(|said| said.starts_with("caption")), "{hit}");
+    workspace.fails(2, &["search", "index", "--split", "none", "--out", "idx2"], &["no split none"]);
+    workspace.fails(2, &["search", "index", "--out", "idx2"], &["FOLDER"]);
+}

@@ -1,4 +1,4 @@
-"""cmd embed against PyTorch: the lines of docs/embeddings.md as they stand, the frames by torch.nn, and the files by their own readers."""
+"""cmd embed, search and explain against PyTorch, NumPy and usearch: the lines of the docs as they stand, frames and attention by torch.nn."""
 
 import json
 import re
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.nn import functional as F
@@ -23,6 +24,8 @@ from killing.world import make_world  # noqa: E402
 from open_in_pytorch import SpeechHead, read_wav  # noqa: E402
 
 CMD = ROOT / "target/release/cmd"
+# Of a picture, as the fixture of an image encoder takes it.
+SIDE = 32
 
 
 class Embed(unittest.TestCase):
@@ -100,6 +103,43 @@ class Embed(unittest.TestCase):
             found = json.loads(self.cmd("search", rows, "--speech", query, "-k", "5", "--json"))["queries"][0]["found"]
             self.assertLess(np.abs(scores[order] - [hit["score"] for hit in found]).max(), error)
             self.assertEqual(found[0]["file"], files[order[0]]["file"])
+
+    def test_usearch_opens_a_graph_by_the_documented_lines(self) -> None:
+        query = str(self.folder / "data/test 2 0.wav")
+        self.cmd("search", "index", "data", "--out", "graphed", "--graph-above", "10")
+        found = json.loads(self.cmd("search", "graphed", "--speech", query, "-k", "5", "--json"))["queries"][0]["found"]
+        lines = re.search(r"```python\n(.*?)```", (ROOT / "docs/search.md").read_text(), re.DOTALL)[1]
+        lines = lines.replace('Path("photos.idx")', f"Path({str(self.folder / 'graphed')!r})")
+        vector = np.array(json.loads(self.cmd("embed", query, "--out", "-"))["embedding"], np.float32)
+        known: dict = {"vector": vector}
+        exec(lines, known)
+        self.assertEqual({file for file, _ in known["found"][:3]}, {hit["file"] for hit in found[:3]})
+        self.assertLess(np.abs(np.array([score for _, score in known["found"][:5]]) - [hit["score"] for hit in found]).max(), 0.02)
+
+    def test_attention_is_that_of_torch(self) -> None:
+        wav = self.folder / "data/test 3 1.wav"
+        picture = self.folder / "square.png"
+        Image.open(self.folder / "data/test 3.png").convert("RGB").resize((SIDE, SIDE)).save(picture)
+        self.cmd("explain", "--speech", str(wav), "--image", str(picture), "--parts", "3", "--out", "explained")
+        told = json.loads((self.folder / "explained/explained.json").read_text())
+        look = told["utterances"][0]["seen"][0]["look"]
+        weights = load_file(self.folder / "runs/a/best/model.safetensors")
+        np.testing.assert_allclose(told["models"][0]["layer_weights"], weights["speech.layer_weights"].double().softmax(0), atol=1e-6)
+        self.cmd("embed", str(wav), "--frames", "--out", "one.safetensors")
+        frames = load_file(self.folder / "one.safetensors")
+        queries = torch.cat([frames["speech"], frames["frames"]])
+        pixels = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            _, patches = torch.jit.load(str(ROOT / "tests/fixtures/image.pt"))(pixels)
+        width = patches.shape[-1]
+        norm = weights["fusion.query_norm.weight"], weights["fusion.query_norm.bias"]
+        query, keys = (F.layer_norm(x, (width,), *norm) for x in (queries, patches[0].float()))
+        attention = (query @ keys.T / width**0.5).softmax(-1).numpy()
+        np.testing.assert_allclose(look["whole"]["weights"], attention[0], atol=1e-5)
+        count = len(attention) - 1
+        for number, part in enumerate(look["parts"]):
+            first, end = (n * count // 3 for n in (number, number + 1))
+            np.testing.assert_allclose(part["attention"]["weights"], attention[1 + first : 1 + end].mean(0), atol=1e-5)
 
     def test_a_killed_one_goes_on(self) -> None:
         many = self.folder / "many"

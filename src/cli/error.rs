@@ -11,6 +11,7 @@ use crate::eval::{EvalError, RecallError, VectorsError};
 use crate::features::FeatureError;
 use crate::report::{CardError, ReportError};
 use crate::search::SearchError;
+use crate::serve::ServeError;
 use crate::signals::Interrupted;
 use crate::sweep::SweepError;
 use crate::train::TrainError;
@@ -51,6 +52,9 @@ pub enum Error {
     /// An index.
     #[error(transparent)]
     Search(#[from] SearchError),
+    /// A server.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// A report.
     #[error(transparent)]
     Report(#[from] ReportError),
@@ -97,6 +101,8 @@ impl Error {
             Self::Card(error) => of_card(error),
             Self::Report(error) => of_report(error),
             Self::Search(error) => of_search(error),
+            Self::Serve(ServeError::Listen { .. }) => USAGE,
+            Self::Serve(ServeError::Threads(_)) => FAILED,
             Self::Interrupted(signal) => signal.exit_status(),
             Self::Output { .. } => FAILED,
         }
@@ -159,7 +165,7 @@ fn of_card(error: &CardError) -> u8 {
 fn of_search(error: &SearchError) -> u8 {
     match error {
         SearchError::Missing { .. } | SearchError::Damaged { .. } => USAGE,
-        SearchError::Write { .. } => FAILED,
+        SearchError::Write { .. } | SearchError::Graph { .. } => FAILED,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The command line: `cmd train`, `cmd eval`, `cmd data`. `cmd-train` and `cmd-eval` are the same program.
+//! The command line. `cmd-train` and `cmd-eval` are the same program.
 
 mod cache;
 mod card;
@@ -8,11 +8,13 @@ mod doctor;
 mod embed;
 pub mod error;
 mod eval;
+mod explain;
 mod launching;
 mod origin;
 mod report;
 mod scoring;
 mod search;
+mod serve;
 mod sweep;
 mod train;
 mod trained;
@@ -20,6 +22,7 @@ mod trained;
 use std::ffi::OsString;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -62,6 +65,8 @@ enum Command {
     Eval(eval::Args),
     Embed(embed::Args),
     Search(search::Args),
+    Explain(explain::Args),
+    Serve(serve::Args),
     Cache(cache::Args),
     Sweep(sweep::Args),
     #[command(subcommand)]
@@ -73,6 +78,12 @@ enum Command {
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
+    },
+    /// Writes a page of the manual for each command.
+    #[command(hide = true)]
+    Man {
+        /// Folder for the pages.
+        folder: PathBuf,
     },
 }
 
@@ -128,6 +139,8 @@ fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
         Command::Eval(args) => eval::run(&args).map(|()| 0),
         Command::Embed(args) => embed::run(&args).map(|()| 0),
         Command::Search(args) => search::run(&args).map(|()| 0),
+        Command::Explain(args) => explain::run(&args).map(|()| 0),
+        Command::Serve(args) => serve::run(&args).map(|()| 0),
         Command::Cache(args) => cache::run(&args).map(|()| 0),
         Command::Sweep(args) => sweep::run(&args).map(|()| 0),
         Command::Data(command) => data::run(&command),
@@ -138,6 +151,10 @@ fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "cmd", &mut script);
             print(&String::from_utf8_lossy(&script)).map(|()| 0)
+        }
+        Command::Man { folder } => {
+            clap_mangen::generate_to(Cli::command(), &folder).map_err(Error::output(&folder))?;
+            Ok(0)
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::config::{Config, Needs};
 use crate::data::{Audit, Dataset, Split};
 use crate::distributed::{Crew, World};
 use crate::encoders::{Encoders, EncodersConfig};
-use crate::eval::{Comparison, Embeddings, EvalSet, Ranks, SplitResult, attend};
+use crate::eval::{Comparison, Embeddings, EvalError, EvalSet, Ranks, SplitResult, attend};
 use crate::model::{CmdModel, libtorch_version};
 use crate::report::{Against, Gallery, Page, Row, RunLog, read_results, tell_apart, title};
 use crate::signals::Signals;
@@ -120,7 +120,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let mut page = Page { here: here(device), ..Page::default() };
     let mut entries = Vec::new();
     for run in &folders {
-        let log = RunLog::read(run)?;
+        let mut log = RunLog::read(run)?;
         if !args.no_eval && !run.has_checkpoints() {
             let run = run.path().display();
             return Err(Error::Usage(format!(
@@ -133,6 +133,9 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         let config = is_needed.then(|| Config::load(&run.config(), &[], needs)).transpose()?;
         let best = (!args.no_eval).then(|| run.best()).transpose()?;
         let best = best.map(|best| best.load(device).map(|model| (best, model))).transpose()?;
+        if let Some((_, model)) = &best {
+            log.layer_weights = model.speech().layer_weights().map_err(EvalError::from)?;
+        }
         let trained_on = log.state.as_ref().filter(|_| !log.has_other_data()).map(|state| state.data.clone());
         entries.push(Entry { config, trained_on, best });
         page.logs.push(log);

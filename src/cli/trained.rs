@@ -13,6 +13,7 @@ use crate::data::{Content, GroupReader, Medium, OnError, Weight, stamp};
 use crate::encoders::Encoders;
 use crate::eval::{Embedded, Embedder};
 use crate::model::CmdModel;
+use crate::search::Index;
 use crate::telemetry::warn_once;
 
 /// Which checkpoint, where.
@@ -91,7 +92,12 @@ pub(super) struct Trained {
 }
 
 impl TrainedArgs {
-    /// Loads it for inference, by default the one that `known` names.
+    /// Folder in which runs are kept.
+    pub(super) fn output(&self) -> &Path {
+        &self.model.output
+    }
+
+    /// Loads it, by default the one that `known` names.
     pub(super) fn load(&self, known: Option<&Path>) -> Result<Trained, Error> {
         let (overrides, device) = (self.model.overrides()?, self.model.device()?);
         let (checkpoint, run) = self.model.find(known)?;
@@ -104,7 +110,7 @@ impl TrainedArgs {
                 return Err(CheckpointError::Missing { path: checkpoint.path().to_owned(), why: why.to_owned() }.into());
             }
         };
-        let model = checkpoint.load_for_inference(device)?;
+        let model = checkpoint.load(device)?;
         let encoders = Encoders::load(&config.encoders, device)?;
         checkpoint.check_encoders(&model, &encoders)?;
         Ok(Trained { checkpoint, config, model, encoders })
@@ -112,9 +118,26 @@ impl TrainedArgs {
 }
 
 impl Trained {
+    /// The name of its run, or else of its file.
+    pub(super) fn name(&self) -> String {
+        name_of_run(self.checkpoint.path())
+    }
+
     /// What makes embeddings with it.
     pub(super) fn embedder(&self) -> Embedder<'_> {
         Embedder::new(&self.encoders, &self.model, &self.config.features())
+    }
+
+    /// Checks that this model made the vectors of `index` in `folder`.
+    pub(super) fn check_index(&self, index: &Index, folder: &Path) -> Result<(), Error> {
+        if self.fingerprint()? == index.model() {
+            return Ok(());
+        }
+        Err(Error::Usage(format!(
+            "{}: its vectors were made with another model or other encoders than {}; name the one with --checkpoint, or run cmd search index again",
+            folder.display(),
+            self.checkpoint.path().display()
+        )))
     }
 
     /// BLAKE3 of the checkpoint's weights and of both encoders: of everything that an embedding depends on beside its file.
@@ -174,4 +197,11 @@ impl Trained {
         })?;
         Ok(())
     }
+}
+
+/// The name of the run that `checkpoint` lies in, or else its own.
+pub(super) fn name_of_run(checkpoint: &Path) -> String {
+    let run = checkpoint.ancestors().find(|folder| RunDir::is_run(folder)).unwrap_or(checkpoint);
+    let run = std::fs::canonicalize(run).unwrap_or_else(|_| run.to_owned());
+    run.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -20,7 +20,34 @@ pub enum Medium {
 const SOUNDS: [&str; 6] = ["wav", "wave", "flac", "ogg", "oga", "mp3"];
 const PICTURES: [&str; 6] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp"];
 
+impl std::str::FromStr for Medium {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = [Self::Speech, Self::Image].into_iter().find(|medium| medium.name() == text);
+        named.ok_or_else(|| "must be images or speech".to_owned())
+    }
+}
+
 impl Medium {
+    /// What files of it are called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Speech => "speech",
+            Self::Image => "images",
+        }
+    }
+
+    /// The one that goes with it.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Speech => Self::Image,
+            Self::Image => Self::Speech,
+        }
+    }
+
     /// By the ending of a name.
     #[must_use]
     pub fn by_name(path: &Path) -> Option<Self> {

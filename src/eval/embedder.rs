@@ -12,9 +12,9 @@ use crate::model::{CmdModel, LibtorchError, catch_libtorch, numbers_of};
 /// Frozen encoders with a trained head.
 #[derive(Clone, Copy)]
 pub struct Embedder<'a> {
-    encoders: &'a Encoders,
+    pub(super) encoders: &'a Encoders,
     model: &'a CmdModel,
-    audio: AudioForm,
+    pub(super) audio: AudioForm,
     pictures: PictureForm,
     /// Of one forward of the speech encoder, with the padding.
     most_samples: i64,

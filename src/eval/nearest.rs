@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::ranks::values;
 use crate::model::{LibtorchError, catch_libtorch, numbers_of};
 
 /// Scores that are held at once.
@@ -40,4 +41,28 @@ pub fn nearest(queries: &Tensor, gallery: &Tensor, k: usize) -> Result<Vec<Vec<u
         Ok::<(), LibtorchError>(())
     })?;
     Ok(all)
+}
+
+/// Of each of the `rows` of `items` [Q, E] the `k` rows of `gallery` [G, E] that score highest, the best first, with their scores.
+///
+/// # Errors
+/// When libtorch fails.
+pub fn nearest_to(
+    rows: &[usize],
+    items: &Tensor,
+    gallery: &Tensor,
+    k: usize,
+) -> Result<Vec<Vec<(usize, f32)>>, LibtorchError> {
+    let numbers: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
+    let queries = catch_libtorch(|| items.index_select(0, &Tensor::from_slice(&numbers)))?;
+    let found = nearest(&queries, gallery, k)?;
+    let width = gallery.size()[1] as usize;
+    let (queries, gallery) = catch_libtorch(|| (values(&queries), values(gallery)))?;
+    let product = |query: &[f32], row: usize| {
+        query.iter().zip(&gallery[row * width..]).map(|(one, other)| one * other).sum::<f32>()
+    };
+    let scored = |(query, found): (&[f32], Vec<usize>)| {
+        found.into_iter().map(|row| (row, product(query, row))).collect::<Vec<_>>()
+    };
+    Ok(queries.chunks_exact(width).zip(found).map(scored).collect())
 }

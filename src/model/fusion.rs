@@ -5,7 +5,7 @@
 //! by query and patches goes first ([`QueryNorm::LayerNorm`]), as in X-Pool, from which the equations derive.
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::layers::{LayerNorm, Linear, l2_normalise};
 use super::parameters::{ParameterSpec, Parameters};
@@ -55,6 +55,13 @@ impl FusionEncoder {
             fc: Linear::bind(parameters, "fusion.fc"),
             norm: LayerNorm::bind(parameters, "fusion.norm"),
         }
+    }
+
+    /// One that has learned nothing, for patches of width `e`: its attention is Eq. 1 after a LayerNorm without weights.
+    #[must_use]
+    pub fn unlearned(e: i64, device: Device) -> Self {
+        let query_norm = QueryNorm::LayerNorm;
+        Self::bind(&Parameters::new(Self::specs(e, query_norm), 0, device), query_norm)
     }
 
     /// Sets FC to 0.

@@ -6,9 +6,10 @@
 //! frame: with x the sequence and q the query of a head, q·(W_k x) = (W_kᵀ q)·x and Σ a (W_v x) = W_v (Σ a x). The key bias
 //! adds the same number to every logit and falls out of the softmax.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::layers::{LayerNorm, Linear, l2_normalise, standardise};
+use super::libtorch::{LibtorchError, catch_libtorch};
 use super::parameters::{Initial, ParameterSpec, Parameters};
 use crate::draw::{Draw, Purpose};
 
@@ -182,6 +183,15 @@ impl SpeechHead {
             norm: LayerNorm::bind(parameters, "speech.norm"),
             proj: Linear::bind(parameters, "speech.proj"),
         }
+    }
+
+    /// softmax(w), `[L]`: what each hidden state of the speech encoder counts.
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    pub fn layer_weights(&self) -> Result<Vec<f64>, LibtorchError> {
+        let weights = || self.layer_weights.detach().softmax(0, Kind::Double).to_device(Device::Cpu);
+        catch_libtorch(|| Vec::try_from(weights()).unwrap_or_default())
     }
 
     /// Draws the dropout of `rows` rows of at most `frames` frames: which values stay, on the CPU.

@@ -20,8 +20,8 @@ pub(super) const COLOURS: [RGBColor; 8] = [
     RGBColor(90, 90, 110),
 ];
 /// Of texts and axes; page.css knows them too.
-const INK: RGBColor = RGBColor(34, 34, 34);
-const GRID: RGBColor = RGBColor(221, 221, 221);
+pub(super) const INK: RGBColor = RGBColor(34, 34, 34);
+pub(super) const GRID: RGBColor = RGBColor(221, 221, 221);
 
 /// A curve of the run with that number.
 pub(super) struct Curve {

@@ -3,7 +3,7 @@
 use maud::{Markup, PreEscaped, html};
 
 use super::chart::{COLOURS, Curve, chart};
-use super::{ReportError, RunLog};
+use super::{ReportError, RunLog, layer_bars};
 
 /// A figure that is drawn.
 struct Figure {
@@ -53,6 +53,10 @@ pub(super) fn curves(logs: &[RunLog]) -> Result<Markup, ReportError> {
             drawn.push((title, svg, told(logs, &curves)));
         }
     }
+    let weights: Vec<Vec<f64>> = logs.iter().map(|log| log.layer_weights.clone()).collect();
+    if weights.iter().any(|weights| !weights.is_empty()) {
+        drawn.push(("What each layer of the speech encoder counts", layer_bars(&weights)?, heaviest(logs)));
+    }
     Ok(html! {
         @if drawn.is_empty() {
             p { "Nothing has been logged yet." }
@@ -82,6 +86,15 @@ fn legend(logs: &[RunLog]) -> Markup {
             }
         }
     }
+}
+
+/// The layer that counts most, in words.
+fn heaviest(logs: &[RunLog]) -> String {
+    let told = logs.iter().filter_map(|log| {
+        let (layer, weight) = log.layer_weights.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1))?;
+        Some(format!("{}: hidden state {layer} counts most, {weight:.3}.", log.name))
+    });
+    told.collect::<Vec<_>>().join(" ")
 }
 
 /// The curves in words.

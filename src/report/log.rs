@@ -21,6 +21,8 @@ pub struct Start {
 /// The log of a run.
 #[derive(Clone, Debug, Default)]
 pub struct RunLog {
+    /// What each layer of the speech encoder counts in the best checkpoint, where that was read.
+    pub layer_weights: Vec<f64>,
     /// Its folder's name.
     pub name: String,
     /// Every key of its configuration with its value as TOML.
@@ -54,7 +56,8 @@ impl RunLog {
         let (evaluations, training) = lines.partition(|line| line["kind"] == "eval");
         let name = run.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let state = if run.has_checkpoints() { run.newest().ok().map(|(_, state)| state) } else { None };
-        Ok(Self { name, settings, starts: starts(&text), state, training, evaluations })
+        let starts = starts(&text);
+        Ok(Self { name, settings, starts, state, training, evaluations, layer_weights: Vec::new() })
     }
 
     /// A figure of training by step.

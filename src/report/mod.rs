@@ -4,24 +4,30 @@ mod audit;
 mod card;
 mod chart;
 mod curves;
+mod explained;
 mod found;
 mod gallery;
+mod layers;
 mod log;
 mod page;
 mod published;
 mod queries;
 mod results;
 mod runs;
+mod shade;
 mod tables;
 
 use std::path::PathBuf;
 
 pub use card::{CardError, ModelCard};
+pub use explained::{Explained, Neighbour, Seen, explained_page};
 pub use found::{Asked, found_page};
 pub use gallery::Gallery;
+pub use layers::layer_bars;
 pub use log::{RunLog, Start, tell_apart, title};
 pub use page::{Against, Page};
 pub use results::{Row, read_results};
+pub use shade::overlay;
 
 use crate::data::DataError;
 use crate::model::LibtorchError;

@@ -2,15 +2,11 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use image::{ImageFormat, Rgba, RgbaImage};
 use maud::{Markup, html};
 
 use super::RunLog;
 use super::gallery::{Found, Gallery, SIDE, Shown};
-use crate::eval::Attention;
-
-/// How dark a patch becomes that nobody looks at, of 255.
-const SHADE: f32 = 200.0;
+use super::shade::shade;
 
 /// Both directions of the gallery with that number.
 pub(super) fn queries(number: usize, gallery: &Gallery, logs: &[RunLog]) -> Markup {
@@ -133,29 +129,4 @@ fn file(gallery: &Gallery, image: usize) -> String {
 /// Ranks of all runs, for the filter.
 fn ranks(found: &[Option<&Found>]) -> String {
     found.iter().flatten().map(|found| found.rank.to_string()).collect::<Vec<_>>().join(" ")
-}
-
-/// A picture of the grid, black where nobody looks and clear where most do, to be laid over the image.
-fn shade(attention: &Attention) -> Option<Vec<u8>> {
-    let [rows, columns] = attention.grid.map(|side| side as u32);
-    let most = attention.weights.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
-    let shade = RgbaImage::from_fn(columns, rows, |x, y| {
-        let weight = attention.weights[(y * columns + x) as usize];
-        Rgba([0, 0, 0, (SHADE * (1.0 - weight / most)).round() as u8])
-    });
-    let mut png = std::io::Cursor::new(Vec::new());
-    shade.write_to(&mut png, ImageFormat::Png).ok()?;
-    Some(png.into_inner())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_most_attended_patch_stays_clear() {
-        let attention = Attention { grid: [2, 3], weights: vec![0.1, 0.1, 0.5, 0.1, 0.1, 0.1] };
-        let png = image::load_from_memory(&shade(&attention).expect("a picture")).expect("PNG").into_rgba8();
-        assert_eq!((png.dimensions(), png[(2, 0)][3], png[(0, 1)][3]), ((3, 2), 0, 160));
-    }
 }

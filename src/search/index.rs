@@ -4,18 +4,22 @@
 //! IDX/index.json        what it was made with, and which of these files count
 //! IDX/vectors-N.npy     [n, E], opened by numpy.load(mmap_mode="r")
 //! IDX/files-N.jsonl     {"file", "medium", "bytes", "modified"} of each row, or {..., "skipped"} without one
+//! IDX/graph-MEDIUM-N.usearch   of many rows, their neighbours
 //! ```
 //!
 //! An update writes files of the next N, puts index.json into its place and removes those of the last N: who reads has one or the other.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::graph::{Graph, GraphHead, key};
 use super::vectors::Mapped;
 use super::{Rows, SearchError};
-use crate::data::Medium;
+use crate::data::{Medium, stamp};
+use crate::eval::spread;
 
 /// Version of the files.
 pub(super) const FORMAT: u32 = 1;
@@ -32,13 +36,25 @@ pub struct Entry {
     pub bytes: u64,
     /// When it was changed last, in nanoseconds since 1970.
     pub modified: u64,
+    /// What is said in it, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
     /// Why it has no row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
 }
 
+impl Entry {
+    /// A file as it is now.
+    #[must_use]
+    pub fn of(file: PathBuf, medium: Medium, said: Option<String>) -> Self {
+        let (bytes, modified) = stamp(&file);
+        Self { file, medium, bytes, modified, said, skipped: None }
+    }
+}
+
 /// `index.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Head {
     pub(super) format: u32,
     /// BLAKE3 of what made the vectors.
@@ -51,6 +67,9 @@ pub(super) struct Head {
     pub(super) count: usize,
     /// N.
     pub(super) generation: u64,
+    /// Where there are many rows of a medium.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) graphs: Vec<GraphHead>,
 }
 
 impl Head {
@@ -65,17 +84,27 @@ impl Head {
     pub(super) fn files(&self, folder: &Path) -> PathBuf {
         folder.join(format!("files-{}.jsonl", self.generation))
     }
+
+    /// The name of a new graph.
+    pub(super) fn graph(&self, medium: Medium) -> PathBuf {
+        PathBuf::from(format!("graph-{}-{}.usearch", medium.name(), self.generation))
+    }
 }
 
 /// A file that a query found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Hit<'a> {
+    /// Its number in the index.
+    pub id: usize,
     /// The file.
     pub file: &'a Path,
     /// What it holds.
     pub medium: Medium,
     /// Cosine of its vector with the query's.
     pub score: f32,
+    /// What is said in it, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub said: Option<&'a str>,
 }
 
 /// An index that is open.
@@ -85,6 +114,9 @@ pub struct Index {
     /// Those with a row, in the order of the rows, and those without behind them.
     pub(super) entries: Vec<Entry>,
     pub(super) vectors: Mapped,
+    graphs: Vec<(Medium, Graph)>,
+    /// The row of each key of the graphs.
+    rows: HashMap<u64, usize>,
 }
 
 impl Index {
@@ -114,7 +146,13 @@ impl Index {
             return Err(damaged(&path, "its lines are not those that the index tells of".to_owned()));
         }
         let vectors = Mapped::open(&head.vectors(folder), head.rows, head.count, head.width)?;
-        Ok(Self { head, entries, vectors })
+        let open = |graph: &GraphHead| Ok((graph.medium, Graph::open(folder, graph, head.width, false)?));
+        let graphs: Vec<(Medium, Graph)> = head.graphs.iter().map(open).collect::<Result<_, SearchError>>()?;
+        let mut rows = HashMap::new();
+        if !graphs.is_empty() {
+            rows.extend(entries[..head.count].iter().enumerate().map(|(row, entry)| (key(&entry.file), row)));
+        }
+        Ok(Self { head, entries, vectors, graphs, rows })
     }
 
     /// BLAKE3 of what made its vectors.
@@ -135,18 +173,65 @@ impl Index {
         self.entries[..self.head.count].iter().filter(|entry| entry.medium == medium).count()
     }
 
-    /// The `k` files of `medium` whose vectors are nearest to `query` `[E]`, the nearest first, of equal ones the first in the index.
+    /// E.
     #[must_use]
-    pub fn search(&self, query: &[f32], medium: Medium, k: usize) -> Vec<Hit<'_>> {
-        let scores = self.vectors.scores(query);
-        let mut rows: Vec<usize> = (0..self.head.count).filter(|row| self.entries[*row].medium == medium).collect();
-        let nearer = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
-        if k < rows.len() {
-            rows.select_nth_unstable_by(k, nearer);
-            rows.truncate(k);
-        }
-        rows.sort_unstable_by(nearer);
-        let hit = |row: usize| Hit { file: &self.entries[row].file, medium, score: scores[row] };
-        rows.into_iter().map(hit).collect()
+    pub fn width(&self) -> usize {
+        self.head.width
+    }
+
+    /// The file with the number `id`, if it has a row.
+    #[must_use]
+    pub fn entry(&self, id: usize) -> Option<&Entry> {
+        self.entries[..self.head.count].get(id)
+    }
+
+    /// The vector `[E]` of the file with the number `id`.
+    #[must_use]
+    pub fn vector(&self, id: usize) -> Option<Vec<f32>> {
+        (id < self.head.count).then(|| self.vectors.floats(id))
+    }
+
+    /// The other medium than `of`, if there are files of it.
+    #[must_use]
+    pub fn asked_by(&self, of: Medium) -> Medium {
+        if self.count(of.other()) > 0 { of.other() } else { of }
+    }
+
+    /// Numbers of `count` files of `medium`, spread evenly.
+    #[must_use]
+    pub fn some(&self, medium: Medium, count: usize) -> Vec<usize> {
+        let rows = self.rows_of(medium);
+        spread(rows.len(), count).into_iter().map(|place| rows[place]).collect()
+    }
+
+    /// The `k` files of `medium` whose vectors are nearest to `query` `[E]`, the nearest first, of equal ones the first in the index. Where
+    /// there is a graph, about `effort` of its rows are looked at, else and without `effort` all.
+    ///
+    /// # Errors
+    /// When the graph fails.
+    pub fn search(
+        &self,
+        query: &[f32],
+        medium: Medium,
+        k: usize,
+        effort: Option<usize>,
+    ) -> Result<Vec<Hit<'_>>, SearchError> {
+        let graph = self.graphs.iter().find(|(of, _)| *of == medium);
+        let rows = match (graph, effort) {
+            (Some((_, graph)), Some(effort)) => {
+                let keys = graph.nearest(query, effort.max(k)).map_err(|why| SearchError::Graph { why })?;
+                keys.iter().filter_map(|key| self.rows.get(key).copied()).collect()
+            }
+            _ => self.rows_of(medium),
+        };
+        let hit = |(row, score): (usize, f32)| {
+            let Entry { file, said, .. } = &self.entries[row];
+            Hit { id: row, file, medium, score, said: said.as_deref() }
+        };
+        Ok(self.vectors.nearest(&rows, query, k).into_iter().map(hit).collect())
+    }
+
+    fn rows_of(&self, medium: Medium) -> Vec<usize> {
+        (0..self.head.count).filter(|row| self.entries[*row].medium == medium).collect()
     }
 }

@@ -1,14 +1,20 @@
 //! Standing indices of sounds and pictures, and queries to them.
 
+mod graph;
 mod index;
+mod linking;
 mod update;
 mod vectors;
 
 use std::path::PathBuf;
 
+pub use graph::{GraphConfig, GraphHead};
 pub use index::{Entry, Hit, Index};
 pub use update::{Plan, Update};
 pub use vectors::Rows;
+
+/// Rows of a graph that a query looks at, if nothing else is said.
+pub const EFFORT: usize = 256;
 
 /// An index cannot be made, read or asked.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +31,12 @@ pub enum SearchError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
+        why: String,
+    },
+    /// The graph of neighbours failed.
+    #[error("the graph of neighbours failed: {why}; ask with --exact, or make the index again with cmd search index")]
+    Graph {
+        /// Why.
         why: String,
     },
     /// It cannot be written.

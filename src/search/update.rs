@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::graph::{GraphConfig, GraphHead};
 use super::index::{Entry, FORMAT, Head, Index};
+use super::linking::link;
+use super::vectors::Mapped;
 use super::{Rows, SearchError};
 use crate::checkpoint::{stream_whole, write_whole};
-use crate::data::{Medium, stamp};
+use crate::data::Medium;
 use crate::eval::Growing;
 
 /// What has to be done.
@@ -23,7 +26,7 @@ pub struct Plan {
 }
 
 /// What was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Update {
     /// Files in the index.
     pub files: usize,
@@ -33,6 +36,8 @@ pub struct Update {
     pub gone: usize,
     /// Files that cannot be read.
     pub skipped: usize,
+    /// Graphs of neighbours.
+    pub graphs: Vec<GraphHead>,
 }
 
 impl Plan {
@@ -42,7 +47,7 @@ impl Plan {
         folder: &Path,
         (model, checkpoint, width): (&str, &Path, usize),
         rows: Option<Rows>,
-        files: Vec<(PathBuf, Medium)>,
+        files: Vec<Entry>,
     ) -> Self {
         let old = Index::open(folder).inspect_err(|error| {
             if !matches!(error, SearchError::Missing { .. }) {
@@ -60,6 +65,7 @@ impl Plan {
             width,
             count: 0,
             generation,
+            graphs: Vec::new(),
         };
         let usable = |old: &Index| old.head.model == model && old.head.rows == rows && old.head.width == width;
         let old = old.filter(|old| {
@@ -75,13 +81,12 @@ impl Plan {
             .collect();
         let mut seen = 0;
         let mut entries: Vec<(Entry, Option<usize>)> = Vec::with_capacity(files.len());
-        for (file, medium) in files {
-            let (bytes, modified) = stamp(&file);
-            let known = known.get(&*file);
+        for entry in files {
+            let known = known.get(&*entry.file);
             seen += usize::from(known.is_some());
-            let row = known.filter(|(_, old)| (old.medium, old.bytes, old.modified) == (medium, bytes, modified));
-            let row = row.map(|(row, _)| *row);
-            entries.push((Entry { file, medium, bytes, modified, skipped: None }, row));
+            let of = |entry: &Entry| (entry.medium, entry.bytes, entry.modified);
+            let row = known.filter(|(_, old)| of(old) == of(&entry)).map(|(row, _)| *row);
+            entries.push((entry, row));
         }
         let gone = known.len() - seen;
         drop(known);
@@ -95,11 +100,11 @@ impl Plan {
         missing.map(|(entry, _)| (entry.file.clone(), entry.medium)).collect()
     }
 
-    /// Writes the index with the vectors of the missing files in `made`.
+    /// Writes the index with the vectors of the missing files in `made`, and graphs of neighbours by `graphs`.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn write(mut self, made: &Growing) -> Result<Update, SearchError> {
+    pub fn write(mut self, made: &Growing, graphs: GraphConfig) -> Result<Update, SearchError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| SearchError::Write { path, source }
@@ -126,12 +131,18 @@ impl Plan {
         }
         let path = self.head.files(&self.folder);
         write_whole(&path, &lines).map_err(failed(&path))?;
+        let vectors = Mapped::open(&self.head.vectors(&self.folder), self.head.rows, self.head.count, self.head.width)?;
+        let rows = self.entries.iter().filter(|(entry, _)| entry.skipped.is_none());
+        let rows: Vec<(&Entry, bool)> = rows.map(|(entry, row)| (entry, row.is_some())).collect();
+        let graphs = link(&self.folder, &self.head, &rows, &vectors, (self.old.as_ref(), graphs))?;
+        self.head.graphs = graphs;
         let path = Head::path(&self.folder);
         let head = serde_json::to_vec_pretty(&self.head).map_err(std::io::Error::from).map_err(failed(&path))?;
         write_whole(&path, &head).map_err(failed(&path))?;
         self.remove_others();
         let made = self.entries.iter().filter(|(entry, row)| row.is_none() && entry.skipped.is_none()).count();
-        Ok(Update { files: self.head.count, made, gone: self.gone, skipped: without.len() })
+        let skipped = self.entries.len() - self.head.count;
+        Ok(Update { files: self.head.count, made, gone: self.gone, skipped, graphs: self.head.graphs })
     }
 
     /// The rows of all files that have one: as they were, or from `made`, which holds the missing files in their order.
@@ -155,11 +166,14 @@ impl Plan {
 
     /// Removes what earlier updates left.
     fn remove_others(&self) {
-        let own = [self.head.vectors(&self.folder), self.head.files(&self.folder)];
+        let graphs = self.head.graphs.iter().map(|graph| self.folder.join(&graph.file));
+        let own: Vec<PathBuf> =
+            [self.head.vectors(&self.folder), self.head.files(&self.folder)].into_iter().chain(graphs).collect();
         for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
             let is_of_index = (name.starts_with("vectors-") && name.ends_with(".npy"))
-                || (name.starts_with("files-") && name.ends_with(".jsonl"));
+                || (name.starts_with("files-") && name.ends_with(".jsonl"))
+                || (name.starts_with("graph-") && name.ends_with(".usearch"));
             if is_of_index && !own.contains(&path) {
                 let _ = std::fs::remove_file(path);
             }

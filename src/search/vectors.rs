@@ -81,7 +81,6 @@ pub(super) struct Mapped {
     /// Where they begin.
     start: usize,
     rows: Rows,
-    count: usize,
     width: usize,
 }
 
@@ -96,7 +95,7 @@ impl Mapped {
         if !map.starts_with(&header) || map.len() != header.len() + count * rows.bytes(width) {
             return Err(damaged("it is not the file that the index tells of".to_owned()));
         }
-        Ok(Self { map, start: header.len(), rows, count, width })
+        Ok(Self { map, start: header.len(), rows, width })
     }
 
     /// A row as it is stored.
@@ -105,31 +104,58 @@ impl Mapped {
         &self.map[self.start + number * bytes..][..bytes]
     }
 
-    /// Products of every row with `query` `[E]`.
-    pub(super) fn scores(&self, query: &[f32]) -> Vec<f32> {
-        let mut scores = vec![0.0; self.count];
+    /// A row as floats.
+    pub(super) fn floats(&self, number: usize) -> Vec<f32> {
+        let row = self.row(number);
+        match self.rows {
+            Rows::F32 => bytemuck::cast_slice(row).to_vec(),
+            Rows::F16 => bytemuck::cast_slice::<u8, u16>(row).reinterpret_cast::<f16>().to_f32_vec(),
+            Rows::I8 => {
+                let (values, scale) = row.split_at(self.width);
+                let scale = f32::from_le_bytes([scale[0], scale[1], scale[2], scale[3]]);
+                values.iter().map(|value| scale * f32::from(*value as i8)).collect()
+            }
+        }
+    }
+
+    /// The `k` of `rows` that are nearest to `query` `[E]` with their products, the nearest first, of equal ones the first.
+    pub(super) fn nearest(&self, rows: &[usize], query: &[f32], k: usize) -> Vec<(usize, f32)> {
+        let scores = self.scores(rows.iter().copied(), query);
+        let mut all: Vec<(usize, f32)> = rows.iter().copied().zip(scores).collect();
+        let nearer = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        if k < all.len() {
+            all.select_nth_unstable_by(k, nearer);
+            all.truncate(k);
+        }
+        all.sort_unstable_by(nearer);
+        all
+    }
+
+    /// Products of the rows `numbers` with `query` `[E]`.
+    fn scores(&self, numbers: impl ExactSizeIterator<Item = usize>, query: &[f32]) -> Vec<f32> {
+        let mut scores = vec![0.0; numbers.len()];
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has what it is compiled for.
-            unsafe { self.score_wide(query, &mut scores) };
+            unsafe { self.score_wide(numbers, query, &mut scores) };
             return scores;
         }
-        self.score(query, &mut scores);
+        self.score(numbers, query, &mut scores);
         scores
     }
 
     /// [`Self::score`] with vectors of 256 bits.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    fn score_wide(&self, query: &[f32], scores: &mut [f32]) {
-        self.score(query, scores);
+    fn score_wide(&self, numbers: impl Iterator<Item = usize>, query: &[f32], scores: &mut [f32]) {
+        self.score(numbers, query, scores);
     }
 
     #[inline(always)]
-    fn score(&self, query: &[f32], scores: &mut [f32]) {
+    fn score(&self, numbers: impl Iterator<Item = usize>, query: &[f32], scores: &mut [f32]) {
         let mut floats = vec![0.0; self.width];
-        let rows = self.map[self.start..].chunks_exact(self.rows.bytes(self.width));
-        for (row, score) in rows.zip(scores) {
+        for (number, score) in numbers.zip(scores) {
+            let row = self.row(number);
             *score = match self.rows {
                 Rows::F32 => dot(bytemuck::cast_slice::<u8, f32>(row), query, |value| value),
                 Rows::F16 => {
@@ -182,7 +208,7 @@ mod tests {
             let bytes: Vec<u8> = header.into_iter().chain(rows.iter().flat_map(|row| form.encode(row))).collect();
             std::fs::write(&path, bytes).expect("written");
             let mapped = Mapped::open(&path, form, count, width).expect("opened");
-            let scores = mapped.scores(&rows[3]);
+            let scores = mapped.scores(0..count, &rows[3]);
             for (row, score) in rows.iter().zip(&scores) {
                 let expected: f32 = row.iter().zip(&rows[3]).map(|(a, b)| a * b).sum();
                 assert!((expected - score).abs() < error, "{form:?}: {expected} {score}");
@@ -203,9 +229,9 @@ mod tests {
             let bytes = [form.header(count, width), form.encode(&row).repeat(count)].concat();
             std::fs::write(&path, bytes).expect("written");
             let mapped = Mapped::open(&path, form, count, width).expect("opened");
-            mapped.scores(&row);
+            mapped.scores(0..count, &row);
             let begun = std::time::Instant::now();
-            (0..10).for_each(|_| drop(mapped.scores(&row)));
+            (0..10).for_each(|_| drop(mapped.scores(0..count, &row)));
             println!("{form:?}: {:?} a query", begun.elapsed() / 10);
         }
     }

@@ -1,0 +1,325 @@
+//! The API: what the page asks, and others may.
+
+#![allow(unused_qualifications, reason = "utoipa's macros name their arguments in full")]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use utoipa::IntoParams;
+
+use super::access::{Access, guard};
+use super::answers::{Allowed, Answer, Asked, Item, Looked, Told};
+use super::desk::Counter;
+use super::metrics::Metrics;
+use super::problem::Problem;
+use super::shelf::{About, Shelf, wav};
+use super::upload::{Upload, take};
+use super::{Limits, MOST_RESULTS, assets, openapi};
+use crate::VERSION;
+use crate::data::{Audio, Content, Medium};
+use crate::search::Hit;
+
+/// Examples of each medium that a page offers.
+const EXAMPLES: usize = 6;
+/// Sides of a picture in pixels.
+const SIDES: std::ops::RangeInclusive<u32> = 32..=512;
+const SIDE: u32 = 192;
+/// Parts of an utterance over time.
+const PARTS: std::ops::RangeInclusive<usize> = 1..=64;
+
+/// What every request needs.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    shelf: Arc<Shelf>,
+    counter: Counter,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    /// Threads that decode and look up.
+    workers: Arc<Semaphore>,
+}
+
+/// Everything behind one guard.
+pub(super) fn router(
+    shelf: Shelf,
+    counter: Counter,
+    limits: Limits,
+    metrics: &Arc<Metrics>,
+    access: &Arc<Access>,
+) -> Router {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = Arc::new(Semaphore::new(threads));
+    let shared = Shared { shelf: Arc::new(shelf), counter, limits, metrics: metrics.clone(), workers };
+    assets::routes()
+        .route("/api/about", get(about))
+        .route("/api/search", post(search))
+        .route("/api/items/{id}/search", get(search_by_item))
+        .route("/api/attention/{image}", post(attention))
+        .route("/api/items/{id}/attention/{image}", get(attention_of_item))
+        .route("/api/items/{id}/picture", get(picture))
+        .route("/api/items/{id}/sound", get(sound))
+        .route("/openapi.json", get(|| async { Json(openapi::document()) }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/metrics", get(figures))
+        .fallback(|| async { Problem::not_found("there is nothing here; /openapi.json tells what there is") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this way of asking is not for here; see /openapi.json")
+        })
+        // Bodies are bounded where they are read, so that who sends too much hears why.
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(access.clone(), guard))
+        .layer(middleware::from_fn_with_state(shared.clone(), measure))
+        .with_state(shared)
+}
+
+async fn measure(State(shared): State<Shared>, route: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    shared.metrics.answered(route, response.status().as_u16(), begun);
+    response
+}
+
+async fn figures(State(shared): State<Shared>) -> Response {
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], shared.metrics.text())
+        .into_response()
+}
+
+/// How a search is asked.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Search {
+    /// Results, 12 if nothing is said.
+    k: Option<usize>,
+    /// "images" or "speech": what is to be found; by default pictures by speech and speech by pictures.
+    #[param(value_type = Option<String>)]
+    find: Option<Find>,
+}
+
+/// What is to be found.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Find {
+    Images,
+    Speech,
+}
+
+/// In how many parts an utterance is shown.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parts {
+    /// 8 if nothing is said.
+    parts: Option<usize>,
+}
+
+/// How large a picture is.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Side {
+    /// Pixels, 192 if nothing is said.
+    side: Option<u32>,
+}
+
+impl Shared {
+    /// Work that takes a thread for a while.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shelf) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let permit = self.workers.clone().acquire_owned().await.map_err(Problem::failed)?;
+        let shelf = self.shelf.clone();
+        let done = spawn_blocking(move || {
+            let _permit = permit;
+            work(&shelf)
+        });
+        done.await.map_err(Problem::failed)?
+    }
+
+    /// What is nearest to `row`.
+    async fn answer(
+        &self,
+        row: Vec<f32>,
+        asked: Asked,
+        search: Search,
+        begun: Instant,
+    ) -> Result<Json<Answer>, Problem> {
+        let k = search.k.unwrap_or(12);
+        let found = self.work(move |shelf| {
+            let wanted = match search.find {
+                Some(Find::Images) => Medium::Image,
+                Some(Find::Speech) => Medium::Speech,
+                None => shelf.index.asked_by(asked.medium),
+            };
+            let item = |Hit { id, score, .. }: Hit| Some(Item::new(id, shelf.index.entry(id)?, Some(score)));
+            Ok((asked, shelf.search(&row, wanted, k)?.into_iter().filter_map(item).collect()))
+        });
+        let (query, found) = found.await?;
+        Ok(Json(Answer { query, milliseconds: begun.elapsed().as_millis() as u64, found }))
+    }
+
+    async fn look(&self, sound: Audio, image: usize, parts: Parts) -> Result<Json<Looked>, Problem> {
+        if !self.shelf.about.attention {
+            return Err(Problem::not_found("the model has no fusion encoder: it was trained without CMD"));
+        }
+        let parts = within(parts.parts, 8, PARTS, "parts")?;
+        let picture = self.work(move |shelf| shelf.picture(image, None)).await?;
+        Ok(Json(self.counter.look(sound, picture, parts).await?.into()))
+    }
+
+    async fn take(&self, body: Body) -> Result<Upload, Problem> {
+        take(body, self.limits, &self.shelf, &self.workers).await
+    }
+}
+
+/// A number of a request, which must lie within bounds.
+fn within<T: PartialOrd + std::fmt::Display + Copy>(
+    value: Option<T>,
+    or_else: T,
+    bounds: std::ops::RangeInclusive<T>,
+    name: &str,
+) -> Result<T, Problem> {
+    let value = value.unwrap_or(or_else);
+    if bounds.contains(&value) {
+        return Ok(value);
+    }
+    let why = format!("{name} must lie between {} and {}", bounds.start(), bounds.end());
+    Err(Problem::new(StatusCode::BAD_REQUEST, why))
+}
+
+fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    query.map(|Query(query)| query).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))
+}
+
+fn searched(query: Result<Query<Search>, QueryRejection>) -> Result<Search, Problem> {
+    let search = asked(query)?;
+    within(search.k, 12, 1..=MOST_RESULTS, "k")?;
+    Ok(search)
+}
+
+fn number(text: &str) -> Result<usize, Problem> {
+    text.parse().map_err(|_| Problem::not_found("items have numbers"))
+}
+
+/// What is served, and some of it to begin with.
+#[utoipa::path(get, path = "/api/about", responses((status = 200, body = Told, description = "What is served")))]
+pub(super) async fn about(State(shared): State<Shared>) -> Result<Json<Told>, Problem> {
+    let limits = shared.limits;
+    let told = shared.work(move |shelf| {
+        let some = |medium| {
+            let numbers = shelf.index.some(medium, EXAMPLES).into_iter();
+            numbers.filter_map(|id| Some(Item::new(id, shelf.entry(id, None).ok()?, None))).collect()
+        };
+        let About { checkpoint, index, attention } = shelf.about.clone();
+        Ok(Told {
+            version: VERSION,
+            checkpoint,
+            index,
+            images: shelf.index.count(Medium::Image),
+            speech: shelf.index.count(Medium::Speech),
+            attention,
+            limits: Allowed {
+                bytes: limits.bytes,
+                seconds: limits.seconds,
+                megapixels: shelf.max_megapixels,
+                results: MOST_RESULTS,
+            },
+            examples: some(Medium::Speech),
+            pictures: some(Medium::Image),
+        })
+    });
+    Ok(Json(told.await?))
+}
+
+/// Finds what is nearest to a sound or a picture that is sent.
+#[utoipa::path(post, path = "/api/search", params(Search), request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "A WAV, FLAC, OGG Vorbis, MP3, JPEG, PNG or WebP file"),
+    responses((status = 200, body = Answer, description = "What was found"), (status = "4XX", body = Problem, description = "Why it was refused"), (status = 503, body = Problem, description = "Too many wait; Retry-After says when to come back")))]
+pub(super) async fn search(
+    State(shared): State<Shared>,
+    query: Result<Query<Search>, QueryRejection>,
+    body: Body,
+) -> Result<Json<Answer>, Problem> {
+    let (begun, search) = (Instant::now(), searched(query)?);
+    let upload = shared.take(body).await?;
+    let query = Asked { medium: upload.medium(), seconds: upload.seconds };
+    let row = shared.counter.embed(upload.content).await?;
+    shared.answer(row, query, search, begun).await
+}
+
+/// Finds what is nearest to a file of the index.
+#[utoipa::path(get, path = "/api/items/{id}/search", params(("id" = usize, Path), Search), responses((status = 200, body = Answer, description = "What was found"), (status = "4XX", body = Problem, description = "Why it was refused")))]
+pub(super) async fn search_by_item(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    query: Result<Query<Search>, QueryRejection>,
+) -> Result<Json<Answer>, Problem> {
+    let (begun, search, id) = (Instant::now(), searched(query)?, number(&id)?);
+    let (row, medium) = shared
+        .work(move |shelf| {
+            let medium = shelf.entry(id, None)?.medium;
+            let row = shelf.index.vector(id).ok_or_else(|| Problem::not_found("the index holds no such file"))?;
+            Ok((row, medium))
+        })
+        .await?;
+    shared.answer(row, Asked { medium, seconds: None }, search, begun).await
+}
+
+/// Where an utterance that is sent looks in a picture of the index.
+#[utoipa::path(post, path = "/api/attention/{image}", params(("image" = usize, Path), Parts), request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "A sound"),
+    responses((status = 200, body = Looked, description = "Where it looks"), (status = "4XX", body = Problem, description = "Why it was refused"), (status = 503, body = Problem, description = "Too many wait; Retry-After says when to come back")))]
+pub(super) async fn attention(
+    State(shared): State<Shared>,
+    Path(image): Path<String>,
+    query: Result<Query<Parts>, QueryRejection>,
+    body: Body,
+) -> Result<Json<Looked>, Problem> {
+    let (image, parts) = (number(&image)?, asked(query)?);
+    match shared.take(body).await?.content {
+        Content::Sound(sound) => shared.look(sound, image, parts).await,
+        Content::Picture(_) => {
+            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "an utterance looks, not a picture; send a sound"))
+        }
+    }
+}
+
+/// Where an utterance of the index looks in a picture of it.
+#[utoipa::path(get, path = "/api/items/{id}/attention/{image}", params(("id" = usize, Path), ("image" = usize, Path), Parts), responses((status = 200, body = Looked, description = "Where it looks"), (status = "4XX", body = Problem, description = "Why it was refused")))]
+pub(super) async fn attention_of_item(
+    State(shared): State<Shared>,
+    Path((id, image)): Path<(String, String)>,
+    query: Result<Query<Parts>, QueryRejection>,
+) -> Result<Json<Looked>, Problem> {
+    let (id, image, parts) = (number(&id)?, number(&image)?, asked(query)?);
+    let sound = shared.work(move |shelf| shelf.sound(id)).await?;
+    shared.look(sound, image, parts).await
+}
+
+/// A picture of the index: the square that the model sees.
+#[utoipa::path(get, path = "/api/items/{id}/picture", params(("id" = usize, Path), Side), responses((status = 200, content_type = "image/jpeg", body = Vec<u8>, description = "A JPEG file"), (status = "4XX", body = Problem, description = "Why it was refused")))]
+pub(super) async fn picture(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    query: Result<Query<Side>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let (id, side) = (number(&id)?, within(asked(query)?.side, SIDE, SIDES, "side")?);
+    let jpeg = shared.work(move |shelf| shelf.picture(id, Some(side))?.to_jpeg().map_err(Problem::failed)).await?;
+    Ok(([(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, "private, max-age=600")], jpeg).into_response())
+}
+
+/// A sound of the index as a WAV file: what the model hears of it.
+#[utoipa::path(get, path = "/api/items/{id}/sound", params(("id" = usize, Path)), responses((status = 200, content_type = "audio/wav", body = Vec<u8>, description = "A WAV file"), (status = "4XX", body = Problem, description = "Why it was refused")))]
+pub(super) async fn sound(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let id = number(&id)?;
+    let bytes = shared.work(move |shelf| wav(&shelf.sound(id)?, shelf.audio.sample_rate).map_err(Problem::failed));
+    let bytes = bytes.await?;
+    Ok(([(header::CONTENT_TYPE, "audio/wav"), (header::CACHE_CONTROL, "private, max-age=600")], bytes).into_response())
+}

@@ -1,0 +1,143 @@
+//! The model's desk: requests wait in a line, and one thread embeds what waits, in batches.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::metrics::Metrics;
+use super::problem::Problem;
+use crate::data::{Audio, Content, Picture};
+use crate::eval::{Embedder, EvalError, Look};
+use crate::model::FusionEncoder;
+
+/// Between two looks whether the server is over.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What is asked of the model.
+enum Job {
+    /// An embedding.
+    Embed { content: Content, reply: oneshot::Sender<Result<Vec<f32>, String>> },
+    /// Where an utterance looks.
+    Look { sound: Audio, picture: Picture, parts: usize, reply: oneshot::Sender<Result<Look, String>> },
+}
+
+/// The place of the thread that has the model.
+#[derive(Debug)]
+pub struct Desk {
+    waiting: Receiver<Job>,
+    batch: NonZeroUsize,
+    metrics: Arc<Metrics>,
+    /// Nobody is served any more.
+    over: Arc<AtomicBool>,
+}
+
+/// The place of those who ask.
+#[derive(Clone, Debug)]
+pub(super) struct Counter {
+    line: SyncSender<Job>,
+    metrics: Arc<Metrics>,
+}
+
+/// A desk for forwards of `batch` requests, and its line of at most `queue`.
+pub(super) fn desk(
+    queue: usize,
+    batch: NonZeroUsize,
+    metrics: &Arc<Metrics>,
+    over: &Arc<AtomicBool>,
+) -> (Desk, Counter) {
+    let (line, waiting) = sync_channel(queue);
+    let over = over.clone();
+    (Desk { waiting, batch, metrics: metrics.clone(), over }, Counter { line, metrics: metrics.clone() })
+}
+
+impl Desk {
+    /// Works until the server is over.
+    pub fn work(self, embedder: Embedder<'_>, fusion: Option<&FusionEncoder>) {
+        loop {
+            let first = match self.waiting.recv_timeout(LOOK) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) if !self.over.load(Ordering::SeqCst) => continue,
+                Err(_) => return,
+            };
+            let others = std::iter::from_fn(|| self.waiting.try_recv().ok());
+            let jobs: Vec<Job> = [first].into_iter().chain(others).take(self.batch.get()).collect();
+            self.metrics.left(jobs.len());
+            let (mut contents, mut replies) = (Vec::new(), Vec::new());
+            for job in jobs {
+                match job {
+                    // Nobody waits for it any more.
+                    Job::Embed { reply, .. } if reply.is_closed() => {}
+                    Job::Look { reply, .. } if reply.is_closed() => {}
+                    Job::Embed { content, reply } => {
+                        contents.push(content);
+                        replies.push(reply);
+                    }
+                    Job::Look { sound, picture, parts, reply } => {
+                        let begun = Instant::now();
+                        let looked = fusion.map(|fusion| embedder.look(fusion, &sound, &picture, parts));
+                        self.metrics.forward(1, begun);
+                        let looked = looked.ok_or_else(|| "the model has no fusion encoder".to_owned());
+                        let _ = reply.send(looked.and_then(|look| look.map_err(|error| error.to_string())));
+                    }
+                }
+            }
+            self.embed(embedder, &contents, replies);
+        }
+    }
+
+    fn embed(
+        &self,
+        embedder: Embedder<'_>,
+        contents: &[Content],
+        replies: Vec<oneshot::Sender<Result<Vec<f32>, String>>>,
+    ) {
+        if contents.is_empty() {
+            return;
+        }
+        let begun = Instant::now();
+        let rows = embedder.rows(&contents.iter().collect::<Vec<_>>(), false);
+        self.metrics.forward(contents.len(), begun);
+        // What fails together may work alone; and then one does not fail for another.
+        let alone =
+            |content: &Content| -> Result<Vec<f32>, EvalError> { Ok(embedder.rows(&[content], false)?.remove(0)) };
+        let each: Vec<Result<Vec<f32>, EvalError>> = match rows {
+            Ok(rows) => rows.into_iter().map(Ok).collect(),
+            Err(error) if contents.len() == 1 => vec![Err(error)],
+            Err(_) => contents.iter().map(alone).collect(),
+        };
+        for (row, reply) in each.into_iter().zip(replies) {
+            let _ = reply.send(row.map_err(|error| error.to_string()));
+        }
+    }
+}
+
+impl Counter {
+    /// The embedding of `content`.
+    pub(super) async fn embed(&self, content: Content) -> Result<Vec<f32>, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Job::Embed { content, reply })?;
+        answer.await.map_err(Problem::failed)?.map_err(Problem::failed)
+    }
+
+    /// Where `sound` looks in `picture`.
+    pub(super) async fn look(&self, sound: Audio, picture: Picture, parts: usize) -> Result<Look, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Job::Look { sound, picture, parts, reply })?;
+        answer.await.map_err(Problem::failed)?.map_err(Problem::failed)
+    }
+
+    fn ask(&self, job: Job) -> Result<(), Problem> {
+        self.metrics.came();
+        self.line.try_send(job).map_err(|error| {
+            self.metrics.left(1);
+            match error {
+                TrySendError::Full(_) => Problem::busy(),
+                TrySendError::Disconnected(_) => Problem::failed("the model's thread is gone"),
+            }
+        })
+    }
+}

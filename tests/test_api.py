@@ -42,7 +42,8 @@ class Server:
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(self.host.strip("[]"), self.port, timeout=60)
         try:
-            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, named, encode_chunked="Transfer-Encoding" in named)
             answer = connection.getresponse()
             return answer.status, dict(answer.getheaders()), answer.read()
         finally:
@@ -72,6 +73,34 @@ class Server:
         self.process.stdout.close()
         self.process.stderr.close()
         return status
+
+
+def many_scans() -> bytes:
+    """A progressive JPEG of 1024 x 1024 whose coefficients are sent, as zeros, 300 times."""
+    segment = lambda marker, data: bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data  # noqa: E731
+    huffman = lambda table, symbol: segment(0xC4, bytes([table, 1] + [0] * 15 + [symbol]))  # noqa: E731
+    start = b"\xff\xd8" + segment(0xDB, b"\0" + b"\1" * 64) + segment(0xC2, struct.pack(">BHHB", 8, 1024, 1024, 1) + b"\1\x11\0")
+    first = segment(0xDA, b"\1\1\0\0\0\0") + bytes(128 * 128 // 8)
+    # A run of 16,384 blocks without coefficients.
+    again = segment(0xDA, b"\1\1\0\x01\x3f\0") + b"\0\x01"
+    return start + huffman(0, 0) + huffman(0x10, 0xE0) + first + 300 * again + b"\xff\xd9"
+
+
+def checked(data: bytes, width: int, polynomial: int) -> bytes:
+    """`data` with its CRC behind it."""
+    crc, top = 0, 1 << (width - 1)
+    for byte in data:
+        crc ^= byte << (width - 8)
+        for _ in range(8):
+            crc = (crc << 1 ^ polynomial if crc & top else crc << 1) & (2 * top - 1)
+    return data + crc.to_bytes(width // 8, "big")
+
+
+def silent_flac(frames: int) -> bytes:
+    """A FLAC file that does not state its length: frames of 65,535 zeros at 655,350 Hz, a tenth of a second each."""
+    stream = struct.pack(">HH", 65535, 65535) + bytes(6) + struct.pack(">Q", 655350 << 44 | 15 << 36) + bytes(16)
+    head = lambda n: checked(b"\xff\xf8\x70\x08" + chr(n).encode() + struct.pack(">H", 65534), 8, 0x07)  # noqa: E731
+    return b"fLaC\x80\0\0\x22" + stream + b"".join(checked(head(n) + b"\0\0\0", 16, 0x8005) for n in range(frames))
 
 
 class Api(unittest.TestCase):
@@ -167,8 +196,23 @@ class Api(unittest.TestCase):
         self.assertIn(self.server.ask("POST", "/api/search", jpeg)[0], (415, 422))
         bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0) + b"\0" * 4
         self.assertIn(self.server.ask("POST", "/api/search", bomb)[0], (415, 422))
+        loud = nan[:44] + struct.pack("<f", 1e38) * 100
+        self.assertIn("no sound", post(loud))
+        begun = time.monotonic()
+        self.assertIn("scans", post(many_scans()))
+        self.assertIn("longer than 60", self.refused(413, "POST", "/api/search", silent_flac(1000)))
+        self.assertLess(time.monotonic() - begun, 20)
+        # What is refused before its body is read is heard by those who are sending it still.
+        self.refused(404, "POST", "/api/none", bytes(3_000_000))
+        self.refused(400, "POST", "/api/search?k=-1", bytes(3_000_000))
+        self.refused(404, "GET", "/api/items/%ff/sound")
+        waiting = self.server.socket()
+        head = f"POST /api/search HTTP/1.1\r\nHost: {self.server.address}\r\nContent-Length: 100000000\r\nExpect: 100-continue\r\n\r\n"
+        waiting.sendall(head.encode())
+        self.assertIn(b"413", waiting.recv(30))
+        waiting.close()
         long = wav[:40] + struct.pack("<I", 61 * 32000) + bytes(61 * 32000)
-        self.assertIn("61 seconds", self.refused(413, "POST", "/api/search", long))
+        self.assertIn("longer than 60", self.refused(413, "POST", "/api/search", long))
         self.assertIn("16 MB", self.refused(413, "POST", "/api/search", bytes(100_000_000)))
         chunks = self.server.ask("POST", "/api/search", iter([bytes(1_000_000)] * 40), Transfer_Encoding="chunked")
         self.assertEqual(chunks[0], 413)
@@ -247,7 +291,7 @@ class Api(unittest.TestCase):
         self.assertEqual((refused.returncode, "CMD_TOKEN" in refused.stderr), (2, True), refused.stderr)
         server = Server(self.folder, "--address", "0.0.0.0", "--token", "s3cret")
         server.host = "127.0.0.1"
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": "cmd_token=s3cre"}):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": f"cmd_token_{server.port}=s3cre"}):
             self.assertEqual(server.ask("GET", "/api/about", **headers)[0], 401)
         self.assertEqual(server.ask("GET", "/healthz")[0], 200)
         self.assertEqual(server.ask("GET", "/api/about", Authorization="Bearer s3cret")[0], 200)

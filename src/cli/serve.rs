@@ -35,7 +35,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1800))]
     max_seconds: u32,
     /// Requests that wait for the model; more are told to come back.
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
     queue: u32,
     /// Requests of one forward.
     #[arg(long, default_value = "16")]
@@ -60,6 +60,7 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 const DECODE_TIME: Duration = Duration::from_secs(30);
 
 pub(super) fn run(args: &Args) -> Result<(), Error> {
+    bound_primitives();
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
     let address = SocketAddr::new(args.address, args.port);
     let token = args.token.as_deref();
@@ -108,6 +109,15 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     desk.work(embedder, trained.model.fusion());
     server.end();
     Ok(())
+}
+
+/// oneDNN keeps what it made ready for each length of an utterance; kept for all that ever came, they would be memory that only grows.
+fn bound_primitives() {
+    const KEPT: &str = "ONEDNN_PRIMITIVE_CACHE_CAPACITY";
+    if std::env::var_os(KEPT).is_none() {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var(KEPT, "64") };
+    }
 }
 
 /// The last part of a folder's path.

@@ -38,6 +38,14 @@ impl AudioForm {
     pub fn read(&self, path: &Path, clip: Clip) -> Result<Audio, DataError> {
         Audio::read(path, self.sample_rate, self.min_samples, clip)
     }
+
+    /// Reads the start of a stranger's file.
+    ///
+    /// # Errors
+    /// See [`Audio::read_bounded`].
+    pub fn read_bounded(&self, path: &Path, most_seconds: f64) -> Result<Audio, DataError> {
+        Audio::read_bounded(path, self.sample_rate, self.min_samples, Clip::Start(self.max_samples), most_seconds)
+    }
 }
 
 /// A batch of waveforms.

@@ -216,6 +216,8 @@ fn narrow(one: &[i8], other: &[i8]) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use rand_chacha::rand_core::{Rng, SeedableRng};
 
     use super::super::Rows;
@@ -237,8 +239,10 @@ mod tests {
 
     fn mapped(folder: &Path, rows: &[Vec<f32>]) -> Mapped {
         let (form, path, width) = (Rows::F32, folder.join("rows.npy"), rows[0].len());
-        let bytes = form.header(rows.len(), width).into_iter().chain(rows.iter().flat_map(|row| form.encode(row)));
-        std::fs::write(&path, bytes.collect::<Vec<u8>>()).expect("written");
+        let mut file = std::io::BufWriter::new(std::fs::File::create(&path).expect("a file"));
+        file.write_all(&form.header(rows.len(), width)).expect("written");
+        rows.iter().for_each(|row| file.write_all(&form.encode(row)).expect("written"));
+        drop(file);
         Mapped::open(&path, form, rows.len(), width).expect("opened")
     }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -11,13 +12,13 @@ use axum::response::{IntoResponse, Redirect, Response};
 use super::assets::POLICY;
 use super::problem::Problem;
 
-const COOKIE: &str = "cmd_token";
-
 /// What is asked of a request.
 #[derive(Clone, Debug)]
 pub(super) struct Access {
     /// BLAKE3 of the token, which compares in the same time whatever is guessed.
     token: Option<blake3::Hash>,
+    /// Name of the page's cookie: cookies do not tell ports apart.
+    cookie: String,
     /// The address is one of this machine alone.
     loopback: bool,
 }
@@ -25,7 +26,8 @@ pub(super) struct Access {
 impl Access {
     pub(super) fn new(address: SocketAddr, token: Option<&str>) -> Arc<Self> {
         let token = token.map(|token| blake3::hash(token.as_bytes()));
-        Arc::new(Self { token, loopback: address.ip().is_loopback() })
+        let cookie = format!("cmd_token_{}", address.port());
+        Arc::new(Self { token, cookie, loopback: address.ip().is_loopback() })
     }
 
     fn is_right(&self, token: &str) -> bool {
@@ -35,11 +37,14 @@ impl Access {
     /// By a header, or by the cookie of the page.
     fn is_known(&self, headers: &HeaderMap) -> bool {
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        let bearer = text(header::AUTHORIZATION).and_then(|value| value.split_once(' '));
+        let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
         let cookies = text(header::COOKIE).into_iter().flat_map(|cookies| cookies.split(';'));
-        let cookie = cookies.filter_map(|cookie| cookie.trim().split_once('=')).find(|(name, _)| *name == COOKIE);
+        let named = cookies.filter_map(|cookie| cookie.trim().split_once('='));
+        let mut cookies = named.filter(|(name, _)| *name == self.cookie).map(|(_, value)| value);
         self.token.is_none()
-            || bearer.into_iter().chain(cookie.map(|(_, value)| value)).any(|token| self.is_right(token))
+            || bearer.is_some_and(|token| self.is_right(token))
+            || cookies.any(|token| self.is_right(token))
     }
 
     fn check(&self, request: &Request) -> Result<(), Problem> {
@@ -71,7 +76,7 @@ impl Access {
         if method != Method::GET || uri.path() != "/" || self.token.is_none() || !self.is_right(token) {
             return None;
         }
-        let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict");
+        let cookie = format!("{}={token}; Path=/; HttpOnly; SameSite=Strict", self.cookie);
         let mut response = Redirect::to("/").into_response();
         response.headers_mut().insert(header::SET_COOKIE, HeaderValue::try_from(cookie).ok()?);
         Some(response)
@@ -106,11 +111,10 @@ fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> &'a str {
 }
 
 fn is_local(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(""),
-        None => host.split(':').next().unwrap_or(""),
-    };
-    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    let Some(authority) = host.parse::<Authority>().ok().filter(|_| !host.contains('@')) else { return false };
+    let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    name == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -131,10 +135,19 @@ mod tests {
     #[test]
     fn only_this_machine_is_answered_for_and_no_other_site() {
         let access = Access::new("127.0.0.1:80".parse().expect("an address"), None);
-        for host in ["localhost", "localhost:81", "127.0.0.1:81", "[::1]:81", "127.9.9.9"] {
+        for host in ["localhost", "localhost:81", "127.0.0.1:81", "[::1]:81", "127.9.9.9", "LOCALHOST", "localhost."] {
             assert_eq!(status(&access, &[("host", host)]), None, "{host}");
         }
-        for host in ["evil.example", "127.0.0.1.evil.example", "", "192.168.0.1", "localhost.evil.example:80"] {
+        for host in [
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "",
+            "192.168.0.1",
+            "localhost.evil.example:80",
+            "localhost:80@evil.example",
+            "[::1]evil.example",
+            "[::1",
+        ] {
             assert_eq!(status(&access, &[("host", host)]), Some(403), "{host}");
         }
         assert_eq!(status(&access, &[("host", "localhost:1"), ("origin", "http://localhost:1")]), None);
@@ -148,6 +161,9 @@ mod tests {
         let access = Access::new("192.168.0.1:80".parse().expect("an address"), Some("abc"));
         let with = |headers: &[(&str, &str)]| status(&access, &[&[("host", "any")], headers].concat());
         assert_eq!((with(&[]), with(&[("authorization", "Bearer abd")])), (Some(401), Some(401)));
-        assert_eq!((with(&[("authorization", "Bearer abc")]), with(&[("cookie", "a=b; cmd_token=abc")])), (None, None));
+        assert_eq!(
+            (with(&[("authorization", "bearer abc")]), with(&[("cookie", "a=b; cmd_token_80=x; cmd_token_80=abc")])),
+            (None, None)
+        );
     }
 }

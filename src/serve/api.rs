@@ -5,14 +5,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Query, Request, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{MatchedPath, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -24,7 +23,7 @@ use super::desk::Counter;
 use super::metrics::Metrics;
 use super::problem::Problem;
 use super::shelf::{About, Shelf, wav};
-use super::upload::{Upload, take};
+use super::upload::{Sent, Upload, hear_out, take};
 use super::{Limits, MOST_RESULTS, assets, openapi};
 use crate::VERSION;
 use crate::data::{Audio, Content, Medium};
@@ -45,8 +44,10 @@ pub(super) struct Shared {
     counter: Counter,
     limits: Limits,
     metrics: Arc<Metrics>,
-    /// Threads that decode and look up.
+    /// Threads that look up and read files of the index.
     workers: Arc<Semaphore>,
+    /// Threads that decode what is sent, which may take long.
+    decoders: Arc<Semaphore>,
 }
 
 /// Everything behind one guard.
@@ -58,8 +59,8 @@ pub(super) fn router(
     access: &Arc<Access>,
 ) -> Router {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = Arc::new(Semaphore::new(threads));
-    let shared = Shared { shelf: Arc::new(shelf), counter, limits, metrics: metrics.clone(), workers };
+    let [workers, decoders] = [(); 2].map(|()| Arc::new(Semaphore::new(threads)));
+    let shared = Shared { shelf: Arc::new(shelf), counter, limits, metrics: metrics.clone(), workers, decoders };
     assets::routes()
         .route("/api/about", get(about))
         .route("/api/search", post(search))
@@ -75,9 +76,8 @@ pub(super) fn router(
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this way of asking is not for here; see /openapi.json")
         })
-        // Bodies are bounded where they are read, so that who sends too much hears why.
-        .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(access.clone(), guard))
+        .layer(middleware::from_fn_with_state(limits, hear_out))
         .layer(middleware::from_fn_with_state(shared.clone(), measure))
         .with_state(shared)
 }
@@ -98,6 +98,7 @@ async fn figures(State(shared): State<Shared>) -> Response {
 /// How a search is asked.
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Search {
     /// Results, 12 if nothing is said.
     k: Option<usize>,
@@ -117,6 +118,7 @@ enum Find {
 /// In how many parts an utterance is shown.
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Parts {
     /// 8 if nothing is said.
     parts: Option<usize>,
@@ -125,6 +127,7 @@ pub(super) struct Parts {
 /// How large a picture is.
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Side {
     /// Pixels, 192 if nothing is said.
     side: Option<u32>,
@@ -176,8 +179,8 @@ impl Shared {
         Ok(Json(self.counter.look(sound, picture, parts).await?.into()))
     }
 
-    async fn take(&self, body: Body) -> Result<Upload, Problem> {
-        take(body, self.limits, &self.shelf, &self.workers).await
+    async fn take(&self, sent: &Sent) -> Result<Upload, Problem> {
+        take(sent, self.limits, &self.shelf, &self.decoders).await
     }
 }
 
@@ -206,8 +209,15 @@ fn searched(query: Result<Query<Search>, QueryRejection>) -> Result<Search, Prob
     Ok(search)
 }
 
-fn number(text: &str) -> Result<usize, Problem> {
-    text.parse().map_err(|_| Problem::not_found("items have numbers"))
+/// The number of an item, as it is asked for.
+type Named = Result<Path<String>, PathRejection>;
+
+fn number(named: Named) -> Result<usize, Problem> {
+    named.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(no_number)
+}
+
+fn no_number() -> Problem {
+    Problem::not_found("items have numbers")
 }
 
 /// What is served, and some of it to begin with.
@@ -217,7 +227,7 @@ pub(super) async fn about(State(shared): State<Shared>) -> Result<Json<Told>, Pr
     let told = shared.work(move |shelf| {
         let some = |medium| {
             let numbers = shelf.index.some(medium, EXAMPLES).into_iter();
-            numbers.filter_map(|id| Some(Item::new(id, shelf.entry(id, None).ok()?, None))).collect()
+            numbers.filter_map(|id| Some(Item::new(id, shelf.entry(id).ok()?, None))).collect()
         };
         let About { checkpoint, index, attention } = shelf.about.clone();
         Ok(Told {
@@ -246,10 +256,10 @@ pub(super) async fn about(State(shared): State<Shared>) -> Result<Json<Told>, Pr
 pub(super) async fn search(
     State(shared): State<Shared>,
     query: Result<Query<Search>, QueryRejection>,
-    body: Body,
+    Extension(sent): Extension<Sent>,
 ) -> Result<Json<Answer>, Problem> {
     let (begun, search) = (Instant::now(), searched(query)?);
-    let upload = shared.take(body).await?;
+    let upload = shared.take(&sent).await?;
     let query = Asked { medium: upload.medium(), seconds: upload.seconds };
     let row = shared.counter.embed(upload.content).await?;
     shared.answer(row, query, search, begun).await
@@ -259,13 +269,13 @@ pub(super) async fn search(
 #[utoipa::path(get, path = "/api/items/{id}/search", params(("id" = usize, Path), Search), responses((status = 200, body = Answer, description = "What was found"), (status = "4XX", body = Problem, description = "Why it was refused")))]
 pub(super) async fn search_by_item(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    id: Named,
     query: Result<Query<Search>, QueryRejection>,
 ) -> Result<Json<Answer>, Problem> {
-    let (begun, search, id) = (Instant::now(), searched(query)?, number(&id)?);
+    let (begun, search, id) = (Instant::now(), searched(query)?, number(id)?);
     let (row, medium) = shared
         .work(move |shelf| {
-            let medium = shelf.entry(id, None)?.medium;
+            let medium = shelf.entry(id)?.medium;
             let row = shelf.index.vector(id).ok_or_else(|| Problem::not_found("the index holds no such file"))?;
             Ok((row, medium))
         })
@@ -278,12 +288,12 @@ pub(super) async fn search_by_item(
     responses((status = 200, body = Looked, description = "Where it looks"), (status = "4XX", body = Problem, description = "Why it was refused"), (status = 503, body = Problem, description = "Too many wait; Retry-After says when to come back")))]
 pub(super) async fn attention(
     State(shared): State<Shared>,
-    Path(image): Path<String>,
+    image: Named,
     query: Result<Query<Parts>, QueryRejection>,
-    body: Body,
+    Extension(sent): Extension<Sent>,
 ) -> Result<Json<Looked>, Problem> {
-    let (image, parts) = (number(&image)?, asked(query)?);
-    match shared.take(body).await?.content {
+    let (image, parts) = (number(image)?, asked(query)?);
+    match shared.take(&sent).await?.content {
         Content::Sound(sound) => shared.look(sound, image, parts).await,
         Content::Picture(_) => {
             Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "an utterance looks, not a picture; send a sound"))
@@ -295,10 +305,12 @@ pub(super) async fn attention(
 #[utoipa::path(get, path = "/api/items/{id}/attention/{image}", params(("id" = usize, Path), ("image" = usize, Path), Parts), responses((status = 200, body = Looked, description = "Where it looks"), (status = "4XX", body = Problem, description = "Why it was refused")))]
 pub(super) async fn attention_of_item(
     State(shared): State<Shared>,
-    Path((id, image)): Path<(String, String)>,
+    ids: Result<Path<(String, String)>, PathRejection>,
     query: Result<Query<Parts>, QueryRejection>,
 ) -> Result<Json<Looked>, Problem> {
-    let (id, image, parts) = (number(&id)?, number(&image)?, asked(query)?);
+    let Path((id, image)) = ids.map_err(|_| no_number())?;
+    let (id, image, parts) =
+        (id.parse().map_err(|_| no_number())?, image.parse().map_err(|_| no_number())?, asked(query)?);
     let sound = shared.work(move |shelf| shelf.sound(id)).await?;
     shared.look(sound, image, parts).await
 }
@@ -307,18 +319,18 @@ pub(super) async fn attention_of_item(
 #[utoipa::path(get, path = "/api/items/{id}/picture", params(("id" = usize, Path), Side), responses((status = 200, content_type = "image/jpeg", body = Vec<u8>, description = "A JPEG file"), (status = "4XX", body = Problem, description = "Why it was refused")))]
 pub(super) async fn picture(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    id: Named,
     query: Result<Query<Side>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let (id, side) = (number(&id)?, within(asked(query)?.side, SIDE, SIDES, "side")?);
+    let (id, side) = (number(id)?, within(asked(query)?.side, SIDE, SIDES, "side")?);
     let jpeg = shared.work(move |shelf| shelf.picture(id, Some(side))?.to_jpeg().map_err(Problem::failed)).await?;
     Ok(([(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, "private, max-age=600")], jpeg).into_response())
 }
 
 /// A sound of the index as a WAV file: what the model hears of it.
 #[utoipa::path(get, path = "/api/items/{id}/sound", params(("id" = usize, Path)), responses((status = 200, content_type = "audio/wav", body = Vec<u8>, description = "A WAV file"), (status = "4XX", body = Problem, description = "Why it was refused")))]
-pub(super) async fn sound(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let id = number(&id)?;
+pub(super) async fn sound(State(shared): State<Shared>, id: Named) -> Result<Response, Problem> {
+    let id = number(id)?;
     let bytes = shared.work(move |shelf| wav(&shelf.sound(id)?, shelf.audio.sample_rate).map_err(Problem::failed));
     let bytes = bytes.await?;
     Ok(([(header::CONTENT_TYPE, "audio/wav"), (header::CACHE_CONTROL, "private, max-age=600")], bytes).into_response())

@@ -58,10 +58,13 @@ impl Desk {
     /// Works until the server is over.
     pub fn work(self, embedder: Embedder<'_>, fusion: Option<&FusionEncoder>) {
         loop {
+            if self.over.load(Ordering::SeqCst) {
+                return;
+            }
             let first = match self.waiting.recv_timeout(LOOK) {
                 Ok(first) => first,
-                Err(RecvTimeoutError::Timeout) if !self.over.load(Ordering::SeqCst) => continue,
-                Err(_) => return,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
             };
             let others = std::iter::from_fn(|| self.waiting.try_recv().ok());
             let jobs: Vec<Job> = [first].into_iter().chain(others).take(self.batch.get()).collect();
@@ -110,7 +113,10 @@ impl Desk {
             Err(_) => contents.iter().map(alone).collect(),
         };
         for (row, reply) in each.into_iter().zip(replies) {
-            let _ = reply.send(row.map_err(|error| error.to_string()));
+            let row = row.map_err(|error| error.to_string());
+            let is_finite = |row: &Vec<f32>| row.iter().all(|value| value.is_finite());
+            let _ =
+                reply.send(row.and_then(|row| is_finite(&row).then_some(row).ok_or("an embedding is NaN".to_owned())));
         }
     }
 }

@@ -9,8 +9,10 @@ use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 
 use super::access::Access;
 use super::desk::{Desk, desk};
@@ -23,6 +25,10 @@ use crate::signals::Signals;
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// Time in which what has begun has to end, once the server is to stop.
 const GRACE: Duration = Duration::from_secs(30);
+/// Time in which a client has to take some of its answer.
+const WRITE_TIME: Duration = Duration::from_secs(30);
+/// Files that the program has open itself.
+const OWN_FILES: u64 = 128;
 /// Between two looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -46,6 +52,10 @@ impl Server {
         shelf: Shelf,
         signals: &Signals,
     ) -> Result<(Self, Desk), ServeError> {
+        let connections = limits.connections.min(room_for_connections());
+        if connections < limits.connections {
+            tracing::warn!("room for {connections} connections at once; ulimit -n allows no more");
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Threads)?;
         let listen = |source| ServeError::Listen { address, source };
         let listener = TcpListener::bind(address).map_err(listen)?;
@@ -59,7 +69,7 @@ impl Server {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(listener).map_err(listen)?
         };
-        let (signals, connections) = (signals.clone(), limits.connections);
+        let signals = signals.clone();
         runtime.spawn(async move {
             take(listener, router, &signals, connections).await;
             over.store(true, Ordering::SeqCst);
@@ -92,7 +102,9 @@ async fn take(listener: tokio::net::TcpListener, router: Router, signals: &Signa
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).half_close(false);
         let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_TIME));
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(Box::pin(stream)), service));
         tokio::spawn(async move {
             let _place = place;
             if let Err(error) = connection.await {
@@ -104,4 +116,12 @@ async fn take(listener: tokio::net::TcpListener, router: Router, signals: &Signa
     if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not end within {} seconds", GRACE.as_secs());
     }
+}
+
+/// Connections that there are files for, two each, beside what the program has open; as many files as may be are asked for.
+fn room_for_connections() -> usize {
+    let limits = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limits.maximum, ..limits };
+    let files = setrlimit(Resource::Nofile, raised).map_or(limits.current, |()| limits.maximum);
+    files.map_or(usize::MAX, |files| (files.saturating_sub(OWN_FILES) / 2) as usize).max(1)
 }

@@ -43,14 +43,22 @@ impl Clip {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Extent {
     All,
-    /// What a clip needs at this rate.
-    Clip(Clip, u32),
+    /// What a clip needs at this rate; nothing is decoded beyond these seconds.
+    Clip(Clip, u32, f64),
 }
 
 impl Extent {
+    /// Samples of a channel at `rate` behind which decoding ends, whatever the file says of its length.
+    pub(super) fn most(self, rate: u32) -> u64 {
+        match self {
+            Self::Clip(_, _, seconds) if seconds.is_finite() => (seconds * f64::from(rate)) as u64 + 1,
+            _ => u64::MAX,
+        }
+    }
+
     /// Samples of a file with `frames` at `rate`. At another rate than the clip's they begin with a block of the resampler.
     pub(super) fn range(self, frames: u64, rate: u32) -> Range<u64> {
-        let Self::Clip(clip, of) = self else { return 0..frames };
+        let Self::Clip(clip, of, _) = self else { return 0..frames };
         let start = clip.start(at_rate(frames, rate, of));
         let end = start.saturating_add(clip.samples() as u64);
         if of == rate {

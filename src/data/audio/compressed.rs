@@ -117,7 +117,8 @@ pub(super) fn headers<'a>(streams: impl IntoIterator<Item = &'a Stream>) -> Resu
 pub(super) fn decode_all(streams: &[(Stream, Length)], header: &Header, extent: Extent) -> Result<Recording, String> {
     // Where all is used, all is decoded, so that what is stated is compared with what is there.
     let used = header.frames.map(|frames| (extent.range(frames, header.rate).end, frames));
-    let stop = used.filter(|(used, frames)| used < frames).map_or(u64::MAX, |(used, _)| used);
+    let most = extent.most(header.rate);
+    let stop = used.filter(|(used, frames)| used < frames).map_or(u64::MAX, |(used, _)| used).min(most);
     let mut whole = Recording { samples: Vec::new(), rate: header.rate, frames: 0, wrong_header: None };
     for (stream, length) in streams {
         let more = stop.saturating_sub(whole.samples.len() as u64);
@@ -136,7 +137,7 @@ pub(super) fn decode_all(streams: &[(Stream, Length)], header: &Header, extent: 
         }
     }
     let decoded = whole.samples.len() as u64;
-    whole.frames = header.frames.filter(|_| decoded >= stop).unwrap_or(decoded);
+    whole.frames = header.frames.filter(|_| (stop..most).contains(&decoded)).unwrap_or(decoded);
     cut(&mut whole.samples, extent.range(whole.frames, whole.rate));
     Ok(whole)
 }

@@ -25,6 +25,8 @@ use source::Source;
 const RATES: std::ops::RangeInclusive<u32> = 1_000..=768_000;
 /// Seconds of the longest file: what is longer is no utterance, and a small file can hold hours of silence.
 const MAX_SECONDS: f64 = 1800.0;
+/// Samples that are believed; full scale is 1, or 2^31 where floating-point samples hold integers.
+const LOUDEST: f32 = 1e10;
 /// Samples of a channel of the longest file.
 const MAX_FRAMES: u64 = 1 << 28;
 
@@ -56,11 +58,37 @@ impl Audio {
     /// # Errors
     /// See [`Recording::read`].
     pub fn read(path: &Path, sample_rate: u32, min_samples: usize, clip: Clip) -> Result<Self, DataError> {
-        let extent = Extent::Clip(clip, sample_rate);
-        let (Recording { samples, rate, frames, wrong_header }, _taken) = Recording::extent(path, extent)?;
+        let (audio, wrong_header) = Self::clip(path, sample_rate, min_samples, (clip, f64::INFINITY))?;
         if let Some(what) = wrong_header {
             warn_once(format!("{}: {what}; what is there is read", path.display()));
         }
+        Ok(audio)
+    }
+
+    /// As [`Self::read`], of a stranger's file: nothing is decoded beyond `most_seconds`, by which [`Self::whole`] says that it is longer, and
+    /// nothing is warned of.
+    ///
+    /// # Errors
+    /// See [`Recording::read`].
+    pub fn read_bounded(
+        path: &Path,
+        sample_rate: u32,
+        min_samples: usize,
+        clip: Clip,
+        most_seconds: f64,
+    ) -> Result<Self, DataError> {
+        Ok(Self::clip(path, sample_rate, min_samples, (clip, most_seconds))?.0)
+    }
+
+    /// A clip, and what the header says wrongly, if anything.
+    fn clip(
+        path: &Path,
+        sample_rate: u32,
+        min_samples: usize,
+        (clip, most_seconds): (Clip, f64),
+    ) -> Result<(Self, Option<String>), DataError> {
+        let extent = Extent::Clip(clip, sample_rate, most_seconds);
+        let (Recording { samples, rate, frames, wrong_header }, _taken) = Recording::extent(path, extent)?;
         // The transform panics where samples are so large that their sums overflow.
         let mut samples = guarded(|| resample::resample(samples, rate, sample_rate))
             .map_err(|why| DataError::Sample { path: path.to_owned(), why })?;
@@ -78,7 +106,7 @@ impl Audio {
         if samples.len() < min_samples {
             samples.resize(min_samples, 0.0);
         }
-        Ok(Self { samples, whole: whole as usize })
+        Ok((Self { samples, whole: whole as usize }, wrong_header))
     }
 }
 
@@ -116,6 +144,9 @@ impl Recording {
         }
         if !recording.samples.iter().all(|sample| sample.is_finite()) {
             return Err(bad("NaN or infinite samples".to_owned()));
+        }
+        if let Some(sample) = recording.samples.iter().find(|sample| sample.abs() > LOUDEST) {
+            return Err(bad(format!("samples of {sample:e}, which are no sound")));
         }
         let decoded = Header { rate: recording.rate, frames: Some(recording.frames), wrong_header: None };
         decoded.checked().map_err(|why| bad(unreadable(&why)))?;

@@ -74,7 +74,7 @@ impl Source {
             Opened::Wav(_, wav) if wav.is_in_blocks() => 4 * wav.bytes + each * wav.frames,
             Opened::Wav(_, wav) => (range.end - range.start) * (2 * wav.frame() + 4 * u64::from(wav.channels) + each),
             // Where no length is stated, nothing stops the decoding before the end.
-            _ => each * header.frames.map_or(longest(header.rate), |_| range.end),
+            _ => each * header.frames.map_or(longest(header.rate).min(extent.most(header.rate)), |_| range.end),
         }
     }
 

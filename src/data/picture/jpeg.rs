@@ -15,6 +15,8 @@ use crate::data::guard::guarded;
 const MOST_WARNINGS: i64 = 1000;
 /// Of what is encoded, from 0 to 100.
 const QUALITY: f32 = 82.0;
+/// Scans of the file that is refused; of all who write progressive ones none makes half as many.
+const MOST_SCANS: usize = 100;
 /// First bytes of a JPEG file.
 pub(super) const MAGIC: [u8; 3] = [0xff, 0xd8, 0xff];
 
@@ -53,6 +55,53 @@ fn frame(file: &mut (impl BufRead + Seek)) -> io::Result<Option<u8>> {
                 file.seek_relative(i64::from(u16::from_be_bytes(length)) - 2)?;
             }
         }
+    }
+}
+
+/// Refuses a file of so many scans that it was made to take long: each goes over the whole picture. It has to be rewound behind this.
+pub(super) fn check_scans(file: &mut (impl BufRead + Seek)) -> Result<(), String> {
+    // What is cut off or odd is for the decoder to say.
+    if scans(file).is_ok_and(|scans| scans > MOST_SCANS) {
+        return Err(format!("more than {MOST_SCANS} scans"));
+    }
+    Ok(())
+}
+
+/// Scans up to the end of the picture, behind which other things may stand; not many more than [`MOST_SCANS`] are counted.
+fn scans(file: &mut (impl BufRead + Seek)) -> io::Result<usize> {
+    let mut scans = 0;
+    // The start of the picture, which has no length.
+    file.seek_relative(2)?;
+    while let Some(marker) = next_marker(file)?.filter(|marker| *marker != 0xd9) {
+        scans += usize::from(marker == 0xda);
+        if scans > MOST_SCANS {
+            break;
+        }
+        let mut length = [0; 2];
+        file.read_exact(&mut length)?;
+        file.seek_relative((i64::from(u16::from_be_bytes(length)) - 2).max(0))?;
+    }
+    Ok(scans)
+}
+
+/// The next marker, behind what is coded.
+fn next_marker(file: &mut impl BufRead) -> io::Result<Option<u8>> {
+    let mut after_mark = false;
+    loop {
+        let bytes = file.fill_buf()?;
+        let count = bytes.len();
+        if count == 0 {
+            return Ok(None);
+        }
+        for (place, byte) in bytes.iter().copied().enumerate() {
+            // A zero or a restart belongs to what is coded, a further mark is fill.
+            if after_mark && !matches!(byte, 0 | 0xd0..=0xd7 | 0xff) {
+                file.consume(place + 1);
+                return Ok(Some(byte));
+            }
+            after_mark = byte == 0xff;
+        }
+        file.consume(count);
     }
 }
 

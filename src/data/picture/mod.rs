@@ -74,6 +74,8 @@ impl PictureForm {
         // As it is decoded, as RGB with alpha, and once more while it is converted.
         let taken = SAMPLES.take(16 * pixels);
         if is_jpeg(&mut file)? {
+            jpeg::check_scans(&mut file).map_err(|why| unreadable(&why))?;
+            file.rewind().map_err(|error| error.to_string())?;
             let (rgb, repaired) = jpeg::decode(file).map_err(|why| unreadable(&why))?;
             return Ok((rgb, repaired, taken));
         }

@@ -1,6 +1,9 @@
 # The program on the CPU: docker build -f docker/cpu.Dockerfile -t cmd .
-#   docker run --rm -v "$PWD/data:/work/data" -v "$PWD/runs:/work/runs" cmd train --config configs/flickr8k.toml
-#   docker run --rm -p 127.0.0.1:8080:8080 -e CMD_TOKEN=secret -v "$PWD/photos.idx:/work/photos.idx" cmd serve photos.idx --address 0.0.0.0
+# Data, encoders and runs stay outside; folders that are written to have to belong to user 1000. An index is made and served in the same places:
+#   alias cmd='docker run --rm -v "$PWD/data:/work/data" -v "$PWD/encoders:/work/encoders" -v "$PWD/runs:/work/runs" -v "$PWD/photos:/work/photos"'
+#   cmd cmd train --config configs/flickr8k.toml
+#   cmd cmd search index photos --out runs/photos.idx
+#   cmd -p 127.0.0.1:8080:8080 -e CMD_TOKEN=secret cmd serve runs/photos.idx --address 0.0.0.0
 FROM rust:1.88-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends nasm python3 python3-venv && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
@@ -12,6 +15,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends libstdc++6 && r
 COPY --from=build /opt/cmd /opt/cmd
 COPY --from=build /src/configs /work/configs
 COPY --from=build /src/assets /work/assets
+RUN chown -R cmd /work
 ENV PATH=/opt/cmd/bin:$PATH
 USER cmd
 WORKDIR /work

@@ -215,7 +215,7 @@ fn a_report_shows_what_the_layers_count() {
     let workspace = Workspace::new(8);
     workspace.ok(&train("a", &["--set", "train.steps=4"]));
     let text = page(&workspace, &["runs/a"]);
-    assert!(text.contains("What each layer of the speech encoder counts") && text.contains("counts most"));
+    assert!(text.contains("How much each layer of the speech encoder counts") && text.contains("counts most"));
     let text = page(&workspace, &["runs/a", "--no-eval"]);
-    assert!(!text.contains("What each layer"));
+    assert!(!text.contains("How much each layer"));
 }

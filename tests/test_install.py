@@ -16,8 +16,8 @@ class Install(unittest.TestCase):
         self.prefix = self.folder / "a prefix"
 
     def install(self, *arguments: str, status: int = 0) -> str:
-        command = [ROOT / "scripts/install", "--prefix", self.prefix, *arguments]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        command = [ROOT / "scripts/install", "--prefix", self.prefix.name, *arguments]
+        done = subprocess.run(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.assertEqual(done.returncode, status, done.stdout)
         return done.stdout
 

@@ -174,8 +174,11 @@ fn of_split(trained: &Trained, name: &str) -> Result<Vec<Entry>, Error> {
     });
     let mut seen = HashSet::new();
     let mut entries = Vec::new();
-    for (path, medium, said) in images.chain(utterances).filter(|(path, ..)| seen.insert(*path)) {
-        entries.push(Entry::of(resolved(path)?, medium, said));
+    for (path, medium, said) in images.chain(utterances) {
+        let path = resolved(path)?;
+        if seen.insert(path.clone()) {
+            entries.push(Entry::of(path, medium, said));
+        }
     }
     Ok(entries)
 }
@@ -187,7 +190,7 @@ fn resolved(path: &Path) -> Result<PathBuf, Error> {
 
 impl Args {
     fn search(&self, folder: &Path) -> Result<(), Error> {
-        let index = Index::open(folder)?;
+        let index = if self.exact { Index::open_rows(folder) } else { Index::open(folder) }?;
         let trained = self.trained.load(Some(index.checkpoint()))?;
         trained.check_index(&index, folder)?;
         let embedder = trained.embedder();

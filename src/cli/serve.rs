@@ -25,7 +25,7 @@ pub(super) struct Args {
     /// Port to listen at; 0 takes a free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Who asks has to know this; better given as CMD_TOKEN, which others on this machine do not see.
+    /// Clients must send this; better given as CMD_TOKEN, which others on this machine do not see.
     #[arg(long, env = "CMD_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Megabytes of the largest sound or picture that is taken.

@@ -55,7 +55,7 @@ pub(super) fn curves(logs: &[RunLog]) -> Result<Markup, ReportError> {
     }
     let weights: Vec<Vec<f64>> = logs.iter().map(|log| log.layer_weights.clone()).collect();
     if weights.iter().any(|weights| !weights.is_empty()) {
-        drawn.push(("What each layer of the speech encoder counts", layer_bars(&weights)?, heaviest(logs)));
+        drawn.push(("How much each layer of the speech encoder counts", layer_bars(&weights)?, heaviest(logs)));
     }
     Ok(html! {
         @if drawn.is_empty() {

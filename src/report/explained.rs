@@ -77,7 +77,7 @@ pub fn explained_page(
     let content = html! {
         @for part in &parts { (part) }
         section {
-            h2 { "What each layer counts" }
+            h2 { "How much each layer counts" }
             p.note { "softmax(w) of the speech head's sum over the hidden states of the speech encoder." }
             @if models.len() > 1 { ul.legend { @for (number, (name, _)) in models.iter().enumerate() {
                 li { span class={ "swatch c" (number % 8) } {} (name) }

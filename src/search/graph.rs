@@ -78,19 +78,25 @@ pub(super) fn key(file: &Path) -> u64 {
 }
 
 impl Graph {
-    /// An empty one for vectors of `width`, of which a value of 1 is `scale` as a byte.
+    /// An empty one that rows can be added to.
     pub(super) fn new(width: usize, scale: f32, config: GraphConfig) -> Result<Self, String> {
+        Ok(Self::empty(width, scale, config)?.by_own_product(width))
+    }
+
+    /// An empty one for vectors of `width`, of which a value of 1 is `scale` as a byte.
+    fn empty(width: usize, scale: f32, config: GraphConfig) -> Result<Self, String> {
         let options = IndexOptions {
             dimensions: width,
             metric: MetricKind::IP,
             quantization: ScalarKind::I8,
             connectivity: config.links,
             expansion_add: config.effort,
-            expansion_search: config.effort,
+            // As many as are asked for.
+            expansion_search: 1,
             multi: false,
         };
         let inner = usearch::Index::new(&options).map_err(|error| error.to_string())?;
-        Ok(Self { inner, scale, asking: Mutex::new(()) }.by_own_product(width))
+        Ok(Self { inner, scale, asking: Mutex::new(()) })
     }
 
     /// The one that `head` tells of in `folder`; to be changed, or else only read.
@@ -104,7 +110,7 @@ impl Graph {
             return Err(damaged("it is not the file that the index tells of".to_owned()));
         }
         let config = GraphConfig { above: 0, links: head.links, effort: head.effort };
-        let graph = Self::new(width, head.scale, config).map_err(damaged)?;
+        let graph = Self::empty(width, head.scale, config).map_err(damaged)?;
         let name = path.to_str().ok_or_else(|| damaged("its name is not valid Unicode".to_owned()))?;
         let opened = if changes { graph.inner.load(name) } else { graph.inner.view(name) };
         opened.map_err(|error| damaged(error.to_string()))?;
@@ -169,13 +175,16 @@ impl Graph {
     /// Writes it.
     pub(super) fn save(&self, path: &Path) -> Result<(), String> {
         let name = path.to_str().ok_or("its name is not valid Unicode")?;
-        self.inner.save(name).map_err(|error| error.to_string())
+        self.inner.save(name).map_err(|error| error.to_string())?;
+        // Before something tells of it.
+        std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(|error| error.to_string())
     }
 
     /// Keys of about the `count` nearest to `query`.
     pub(super) fn nearest(&self, query: &[f32], count: usize) -> Result<Vec<u64>, String> {
         let _alone = self.asking.lock();
         // In a scale of its own, which changes no order.
+        let count = count.min(self.count());
         Ok(self.inner.search(&bytes(query, scale_for([query])), count).map_err(|error| error.to_string())?.keys)
     }
 }

@@ -125,6 +125,22 @@ impl Index {
     /// # Errors
     /// When there is none, or it is damaged.
     pub fn open(folder: &Path) -> Result<Self, SearchError> {
+        let mut index = Self::open_rows(folder)?;
+        let open = |graph: &GraphHead| Ok((graph.medium, Graph::open(folder, graph, index.head.width, false)?));
+        let graphs: Result<Vec<(Medium, Graph)>, SearchError> = index.head.graphs.iter().map(open).collect();
+        index.graphs = graphs?;
+        if !index.graphs.is_empty() {
+            let rows = index.entries[..index.head.count].iter().enumerate();
+            index.rows = rows.map(|(row, entry)| (key(&entry.file), row)).collect();
+        }
+        Ok(index)
+    }
+
+    /// As [`Self::open`], without graphs: every row is looked at.
+    ///
+    /// # Errors
+    /// When there is none, or its rows are damaged.
+    pub fn open_rows(folder: &Path) -> Result<Self, SearchError> {
         let path = Head::path(folder);
         let damaged = |path: &Path, why: String| SearchError::Damaged { path: path.to_owned(), why };
         let bytes = std::fs::read(&path).map_err(|_| SearchError::Missing { path: folder.to_owned() })?;
@@ -146,13 +162,7 @@ impl Index {
             return Err(damaged(&path, "its lines are not those that the index tells of".to_owned()));
         }
         let vectors = Mapped::open(&head.vectors(folder), head.rows, head.count, head.width)?;
-        let open = |graph: &GraphHead| Ok((graph.medium, Graph::open(folder, graph, head.width, false)?));
-        let graphs: Vec<(Medium, Graph)> = head.graphs.iter().map(open).collect::<Result<_, SearchError>>()?;
-        let mut rows = HashMap::new();
-        if !graphs.is_empty() {
-            rows.extend(entries[..head.count].iter().enumerate().map(|(row, entry)| (key(&entry.file), row)));
-        }
-        Ok(Self { head, entries, vectors, graphs, rows })
+        Ok(Self { head, entries, vectors, graphs: Vec::new(), rows: HashMap::new() })
     }
 
     /// BLAKE3 of what made its vectors.

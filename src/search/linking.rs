@@ -102,7 +102,9 @@ fn change(
     let gone: Vec<u64> = of_old.map(|entry| key(&entry.file)).filter(|key| !kept.contains(key)).collect();
     let came = keyed.iter().filter(|(_, _, is_old)| !is_old).map(|(key, row, _)| (*key, *row));
     let came: Vec<(u64, usize)> = came.collect();
-    match gone.len() + came.len() {
+    // A changed file goes and comes.
+    let new: HashSet<u64> = came.iter().map(|(key, _)| *key).collect();
+    match came.len() + gone.iter().filter(|key| !new.contains(key)).count() {
         0 => return Ok(Changed::Nothing),
         changes if changes > keyed.len() / CHANGED => return Ok(Changed::Much),
         _ => {}

@@ -49,7 +49,7 @@ impl Plan {
         rows: Option<Rows>,
         files: Vec<Entry>,
     ) -> Self {
-        let old = Index::open(folder).inspect_err(|error| {
+        let old = Index::open_rows(folder).inspect_err(|error| {
             if !matches!(error, SearchError::Missing { .. }) {
                 tracing::warn!("{error}");
             }
@@ -88,7 +88,7 @@ impl Plan {
             let row = known.filter(|(_, old)| of(old) == of(&entry)).map(|(row, _)| *row);
             entries.push((entry, row));
         }
-        let gone = known.len() - seen;
+        let gone = known.len().saturating_sub(seen);
         drop(known);
         Self { folder: folder.to_owned(), head, old, entries, gone }
     }

@@ -50,7 +50,7 @@ impl Access {
     fn check(&self, request: &Request) -> Result<(), Problem> {
         let (headers, uri) = (request.headers(), request.uri());
         let host = host(headers, uri);
-        // A name that somebody points at this machine must not make a browser ask for him.
+        // A name that somebody points at this machine must not make a browser ask on their behalf.
         if self.loopback && !is_local(host) {
             let why = format!("this server answers for localhost, not for {host}");
             return Err(Problem::new(StatusCode::FORBIDDEN, why));
@@ -112,6 +112,10 @@ fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> &'a str {
 
 fn is_local(host: &str) -> bool {
     let Some(authority) = host.parse::<Authority>().ok().filter(|_| !host.contains('@')) else { return false };
+    let port = &host[authority.host().len()..];
+    if !port.is_empty() && port.strip_prefix(':').is_none_or(|port| port.parse::<u16>().is_err()) {
+        return false;
+    }
     let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
     let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     name == "localhost" || address.is_ok_and(|address| address.is_loopback())

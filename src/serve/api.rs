@@ -170,11 +170,15 @@ impl Shared {
         Ok(Json(Answer { query, milliseconds: begun.elapsed().as_millis() as u64, found }))
     }
 
-    async fn look(&self, sound: Audio, image: usize, parts: Parts) -> Result<Json<Looked>, Problem> {
+    /// In how many parts it is shown where an utterance looks.
+    fn parts(&self, query: Result<Query<Parts>, QueryRejection>) -> Result<usize, Problem> {
         if !self.shelf.about.attention {
             return Err(Problem::not_found("the model has no fusion encoder: it was trained without CMD"));
         }
-        let parts = within(parts.parts, 8, PARTS, "parts")?;
+        within(asked(query)?.parts, 8, PARTS, "parts")
+    }
+
+    async fn look(&self, sound: Audio, image: usize, parts: usize) -> Result<Json<Looked>, Problem> {
         let picture = self.work(move |shelf| shelf.picture(image, None)).await?;
         Ok(Json(self.counter.look(sound, picture, parts).await?.into()))
     }
@@ -292,7 +296,7 @@ pub(super) async fn attention(
     query: Result<Query<Parts>, QueryRejection>,
     Extension(sent): Extension<Sent>,
 ) -> Result<Json<Looked>, Problem> {
-    let (image, parts) = (number(image)?, asked(query)?);
+    let (image, parts) = (number(image)?, shared.parts(query)?);
     match shared.take(&sent).await?.content {
         Content::Sound(sound) => shared.look(sound, image, parts).await,
         Content::Picture(_) => {
@@ -310,7 +314,7 @@ pub(super) async fn attention_of_item(
 ) -> Result<Json<Looked>, Problem> {
     let Path((id, image)) = ids.map_err(|_| no_number())?;
     let (id, image, parts) =
-        (id.parse().map_err(|_| no_number())?, image.parse().map_err(|_| no_number())?, asked(query)?);
+        (id.parse().map_err(|_| no_number())?, image.parse().map_err(|_| no_number())?, shared.parts(query)?);
     let sound = shared.work(move |shelf| shelf.sound(id)).await?;
     shared.look(sound, image, parts).await
 }

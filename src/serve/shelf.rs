@@ -12,6 +12,9 @@ use super::problem::Problem;
 use crate::data::{Audio, AudioForm, Medium, Picture, PictureForm, stamp};
 use crate::search::{EFFORT, Entry, Hit, Index};
 
+/// So many times as many files are looked at where those that were found are gone.
+const MOST_GONE: usize = 16;
+
 /// What a page is told of itself.
 #[derive(Clone, Debug)]
 pub struct About {
@@ -46,7 +49,7 @@ impl Shelf {
             let mut hits = self.index.search(query, medium, more, Some(EFFORT)).map_err(Problem::failed)?;
             let is_all = hits.len() < more;
             hits.retain(|hit| is_itself(hit.file));
-            if hits.len() >= k || is_all {
+            if hits.len() >= k || is_all || more > MOST_GONE * k {
                 hits.truncate(k);
                 return Ok(hits);
             }
@@ -76,7 +79,7 @@ impl Shelf {
             return Err(gone());
         }
         if stamp(&opened.path()) != (entry.bytes, entry.modified) {
-            let why = "this file was changed since it was taken into the index; run cmd search index again";
+            let why = "this file was changed since it was taken into the index; run cmd search index again, then start the server again";
             return Err(Problem::new(StatusCode::CONFLICT, why));
         }
         Ok(opened)

@@ -99,8 +99,17 @@ pub(super) async fn take(
         Problem::new(StatusCode::REQUEST_TIMEOUT, format!("{what} took longer than {} seconds", time.as_secs()))
     };
     let mut body = sent.take().unwrap_or_default();
-    let file = timeout(limits.body_time, store(&mut body, limits.bytes));
-    let file = file.await.map_err(|_| late("the body", limits.body_time))??;
+    let stored = timeout(limits.body_time, store(&mut body, limits.bytes)).await;
+    let file = match stored.unwrap_or_else(|_| Err(late("the body", limits.body_time))) {
+        Ok(file) => file,
+        Err(problem) => {
+            // Who was slow is not waited for again.
+            if problem.status != StatusCode::REQUEST_TIMEOUT {
+                let _ = timeout(DROP_TIME, drop_rest(&mut body, DROPPED * limits.bytes)).await;
+            }
+            return Err(problem);
+        }
+    };
     let permit = timeout(WAIT, decoders.clone().acquire_owned()).await.map_err(|_| Problem::busy())?;
     let permit = permit.map_err(Problem::failed)?;
     let shelf = shelf.clone();
@@ -128,7 +137,6 @@ async fn store(body: &mut Body, most: u64) -> Result<Opened, Problem> {
         let Ok(data) = frame.into_data() else { continue };
         bytes += data.len() as u64;
         if bytes > most {
-            let _ = timeout(DROP_TIME, drop_rest(body, DROPPED * most)).await;
             return Err(too_large(most));
         }
         file.write_all(&data).map_err(failed)?;

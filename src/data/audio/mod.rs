@@ -126,8 +126,8 @@ impl Recording {
     /// Channels are averaged.
     ///
     /// # Errors
-    /// When the file cannot be read or decoded, is empty, is larger than 1 GiB or longer than half an hour, or holds NaN or infinite
-    /// samples.
+    /// When the file cannot be read or decoded, is empty, is larger than 1 GiB or longer than half an hour, or holds samples that are NaN,
+    /// infinite or beyond 1e10.
     pub fn read(path: &Path) -> Result<Self, DataError> {
         Ok(Self::extent(path, Extent::All)?.0)
     }

@@ -94,8 +94,8 @@ fn next_marker(file: &mut impl BufRead) -> io::Result<Option<u8>> {
             return Ok(None);
         }
         for (place, byte) in bytes.iter().copied().enumerate() {
-            // A zero or a restart belongs to what is coded, a further mark is fill.
-            if after_mark && !matches!(byte, 0 | 0xd0..=0xd7 | 0xff) {
+            // A zero or a restart belongs to what is coded, a further mark is fill, and 1 (TEM) stands alone.
+            if after_mark && !matches!(byte, 0 | 1 | 0xd0..=0xd7 | 0xff) {
                 file.consume(place + 1);
                 return Ok(Some(byte));
             }

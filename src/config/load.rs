@@ -13,7 +13,7 @@ use crate::data::DataKind;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{}: {source}: name a configuration file, as configs/demo.toml is one", path.display())]
+    #[error("{}: {source}: name a configuration file (--config, --data); configs/ holds the shipped ones", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

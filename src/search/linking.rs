@@ -105,7 +105,8 @@ fn change(
     // A changed file goes and comes.
     let new: HashSet<u64> = came.iter().map(|(key, _)| *key).collect();
     match came.len() + gone.iter().filter(|key| !new.contains(key)).count() {
-        0 => return Ok(Changed::Nothing),
+        // If it is whole.
+        0 => return Graph::open(folder, head, old.head.width, false).map(|_| Changed::Nothing),
         changes if changes > keyed.len() / CHANGED => return Ok(Changed::Much),
         _ => {}
     }

@@ -1,7 +1,7 @@
 # The program on NVIDIA GPUs (Turing and later, a driver for CUDA 13, the NVIDIA container toolkit):
 #   docker build -f docker/cuda.Dockerfile -t cmd:cuda .
-#   docker run --rm --gpus all --ipc host -v "$PWD/data:/work/data" -v "$PWD/encoders:/work/encoders" \
-#       -v "$PWD/runs:/work/runs" cmd:cuda train --config configs/spokencoco.toml
+#   docker run --rm --gpus all --ipc host -v "$PWD/data:/srv/cmd/data" -v "$PWD/encoders:/srv/cmd/encoders" \
+#       -v "$PWD/runs:/srv/cmd/runs" cmd:cuda train --config configs/spokencoco.toml
 FROM rust:1.88-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends nasm python3 python3-venv && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
@@ -13,10 +13,10 @@ RUN python3 -m venv .venv && .venv/bin/pip install --no-cache-dir torch==2.13.0 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends libstdc++6 && rm -rf /var/lib/apt/lists/* && useradd --create-home cmd
 COPY --from=build /opt/cmd /opt/cmd
-COPY --from=build /src/configs /work/configs
-COPY --from=build /src/assets /work/assets
-RUN chown -R cmd /work
+COPY --from=build /src/configs /srv/cmd/configs
+COPY --from=build /src/assets /srv/cmd/assets
+RUN chown -R cmd /srv/cmd
 ENV PATH=/opt/cmd/bin:$PATH NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER cmd
-WORKDIR /work
+WORKDIR /srv/cmd
 ENTRYPOINT ["cmd"]

@@ -171,13 +171,21 @@ fn a_graph_finds_what_all_rows_do_also_after_changes() {
     workspace.ok(&[&index[..], &["4"]].concat());
     assert_eq!(graphs(), ["graph-images-0.usearch"]);
     copy(&workspace, "data/train 3.png", "photos/3.png");
-    workspace.ok(&[&index[..], &["4"]].concat());
+    let update = || {
+        let done = workspace.cmd(&[&index[..], &["4"]].concat());
+        assert!(done.status.success());
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        (text(done.stdout), text(done.stderr))
+    };
+    let (_, told) = update();
+    assert!(told.contains("images: 1 files go into the graph, 1 out of it"), "{told}");
     assert_eq!(graphs(), ["graph-images-2.usearch"]);
     check();
     (0..4)
         .for_each(|number| copy(&workspace, &format!("data/train {number}.png"), &format!("photos/new {number}.png")));
     std::fs::remove_file(workspace.path("photos/5.png")).expect("removed");
-    let said = workspace.ok(&[&index[..], &["4"]].concat());
+    let (said, told) = update();
+    assert!(!told.contains("into the graph"), "{told}");
     assert!(
         said.contains("12 files, 4 of them new or changed; 1 are gone") && said.contains("a graph of 11 images"),
         "{said}"

@@ -20,11 +20,11 @@ import numpy as np
 import openapi_spec_validator
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 from killing.world import make_world, write_wav  # noqa: E402
+from program import CMD, cmd  # noqa: E402
 
-CMD = ROOT / "target/release/cmd"
 REQUESTS = int(os.environ.get("CMD_TEST_REQUESTS", 2_000))
 
 
@@ -121,8 +121,7 @@ class Api(unittest.TestCase):
 
     @classmethod
     def cmd(cls, *arguments: str) -> str:
-        done = subprocess.run([CMD, "--quiet", *arguments], cwd=cls.folder, check=True, stdout=subprocess.PIPE, text=True)
-        return done.stdout
+        return cmd(cls.folder, *arguments)
 
     def refused(self, status: int, method: str, path: str, body: bytes | None = None, **headers: str) -> str:
         found, _, answer = self.server.ask(method, path, body, **headers)

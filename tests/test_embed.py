@@ -18,12 +18,12 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 from killing.world import make_world  # noqa: E402
 from open_in_pytorch import SpeechHead, read_wav  # noqa: E402
+from program import CMD, cmd  # noqa: E402
 
-CMD = ROOT / "target/release/cmd"
 # Of a picture, as the fixture of an image encoder takes it.
 SIDE = 32
 
@@ -37,8 +37,7 @@ class Embed(unittest.TestCase):
 
     @classmethod
     def cmd(cls, *arguments: str) -> str:
-        done = subprocess.run([CMD, "--quiet", *arguments], cwd=cls.folder, check=True, stdout=subprocess.PIPE, text=True)
-        return done.stdout
+        return cmd(cls.folder, *arguments)
 
     def test_the_documented_lines_give_the_same_vector(self) -> None:
         lines = re.search(r"```python\n(.*?)```", (ROOT / "docs/embeddings.md").read_text(), re.DOTALL)[1]

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import subprocess
 import sys
 import tempfile
 import unittest
@@ -20,13 +19,9 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 from browser import DESKTOP, PHONE, Browser, browser, needs_chromium  # noqa: E402
 from killing.world import make_world  # noqa: E402
+from program import cmd  # noqa: E402
 
 TEXTS = "main p, main td, main th, main li, main a, main h2, main h4, main label, main code, main caption, nav a, footer"
-
-
-def cmd(folder: Path, *arguments: str) -> str:
-    command = [ROOT / "target/release/cmd", "--quiet", *arguments]
-    return subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 @needs_chromium

@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 from browser import DESKTOP, PHONE, Browser, browser, needs_chromium  # noqa: E402
 from killing.world import make_world  # noqa: E402
+from program import CMD, cmd  # noqa: E402
 
 TEXTS = "h1, h2, header p, main p, main button, main label, main li, dialog p, dialog span, dialog label, dialog button, footer, a"
 # Of the canvas with the picture: how bright it is, 0 to 255.
@@ -33,13 +34,8 @@ return data.reduce((sum, value, place) => sum + (place % 4 === 3 ? 0 : value), 0
 """
 
 
-def cmd(folder: Path, *arguments: str) -> None:
-    command = [ROOT / "target/release/cmd", "--quiet", *arguments]
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-
-
 def serve(folder: Path) -> subprocess.Popen[str]:
-    command = [ROOT / "target/release/cmd", "--quiet", "serve", "idx", "--port", "0"]
+    command = [CMD, "--quiet", "serve", "idx", "--port", "0"]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
 
 

@@ -11,7 +11,7 @@ use super::print;
 use super::scoring::embedded_once;
 use super::trained::{Trained, TrainedArgs, name_of_run};
 use crate::checkpoint::RunDir;
-use crate::data::{Content, Dataset, Medium, PictureForm, Split};
+use crate::data::{Clip, Content, Dataset, Medium, PictureForm, Split};
 use crate::distributed::{Crew, World};
 use crate::eval::{Attention, Embedder, Embeddings, EvalError, EvalSet, Look, nearest_to, spread};
 use crate::model::{CmdModel, FusionEncoder};
@@ -70,8 +70,8 @@ const GAP: u32 = 8;
 struct Named<'a> {
     name: String,
     model: &'a CmdModel,
-    /// None where it has none, so that one that has learned nothing asks.
-    fusion: Option<FusionEncoder>,
+    /// Asks where the model has none.
+    unlearned: FusionEncoder,
 }
 
 /// An utterance with its picture and what is near to it.
@@ -114,8 +114,8 @@ impl<'a> Named<'a> {
     /// Of the checkpoint at `path`.
     fn new(path: &Path, model: &'a CmdModel) -> Self {
         let name = name_of_run(path);
-        let unlearned = || FusionEncoder::unlearned(model.config().width, model.inverse_tau().device());
-        Self { name, model, fusion: model.fusion().is_none().then(unlearned) }
+        let unlearned = FusionEncoder::unlearned(model.config().width, model.inverse_tau().device());
+        Self { name, model, unlearned }
     }
 }
 
@@ -183,22 +183,14 @@ impl Args {
     fn explain(&self, asked: Asked, trained: &Trained, models: &[Named]) -> Result<Explained, Error> {
         let Asked { speech, said, image, neighbours } = asked;
         let form = trained.embedder();
-        let read = |path: &Path, medium| Content::read(path, medium, form.audio_form(), form.picture_form());
-        let (Content::Sound(sound), Content::Picture(looked_at)) =
-            (read(&speech, Medium::Speech)?, read(&image, Medium::Image)?)
-        else {
-            unreachable!("what is read is of the medium that was asked for")
-        };
+        let sound = form.audio_form().read(&speech, Clip::Start(form.audio_form().max_samples))?;
+        let looked_at = form.picture_form().read(&image)?;
         let mut seen = Vec::new();
-        for (number, Named { model, fusion, .. }) in models.iter().enumerate() {
+        for (number, Named { model, unlearned, .. }) in models.iter().enumerate() {
             let embedder = Embedder::new(&trained.encoders, model, &trained.config.features());
-            let (learned, fusion) = (model.fusion().is_some(), model.fusion().or(fusion.as_ref()));
-            let Some(fusion) = fusion else { unreachable!("one or the other") };
-            seen.push(Seen {
-                model: number,
-                learned,
-                look: embedder.look(fusion, &sound, &looked_at, self.parts as usize)?,
-            });
+            let fusion = model.fusion().unwrap_or(unlearned);
+            let look = embedder.look(fusion, &sound, &looked_at, self.parts as usize)?;
+            seen.push(Seen { model: number, learned: model.fusion().is_some(), look });
         }
         let picture = PictureForm::new(SIDE, trained.config.data.max_megapixels).read(&image)?;
         Ok(Explained { speech, said, image, picture, seen, neighbours })

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use maud::{Markup, PreEscaped, html};
 
+use super::found::name;
 use super::page::whole;
 use super::shade::shade;
 use super::{ReportError, layer_bars};
@@ -153,8 +154,4 @@ fn part(one: &Explained, models: &[(String, Vec<f64>)], form: PictureForm) -> Re
 fn jpeg(path: &Path, picture: &Picture) -> Result<String, ReportError> {
     let jpeg = picture.to_jpeg().map_err(|why| DataError::Sample { path: path.to_owned(), why })?;
     Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)))
-}
-
-fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -45,7 +45,8 @@ pub fn found_page(asked: &[Asked], max_megapixels: i64) -> String {
     whole("Found", "Nearest first, by the cosine of their embeddings", None, &content)
 }
 
-fn name(path: &Path) -> String {
+/// The name of a file, as it is shown.
+pub(super) fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 

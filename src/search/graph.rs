@@ -103,10 +103,8 @@ impl Graph {
     pub(super) fn open(folder: &Path, head: &GraphHead, width: usize, changes: bool) -> Result<Self, SearchError> {
         let path = folder.join(&head.file);
         let damaged = |why: String| SearchError::Damaged { path: path.clone(), why };
-        let mut hash = blake3::Hasher::new();
         // What libraries of graphs do with a damaged file is undefined.
-        hash.update_mmap(&path).map_err(|error| damaged(error.to_string()))?;
-        if hash.finalize().to_hex().as_str() != head.hash {
+        if hash_of(&path).map_err(|error| damaged(error.to_string()))? != head.hash {
             return Err(damaged("it is not the file that the index tells of".to_owned()));
         }
         let config = GraphConfig { above: 0, links: head.links, effort: head.effort };
@@ -172,12 +170,13 @@ impl Graph {
         self.inner.size()
     }
 
-    /// Writes it.
-    pub(super) fn save(&self, path: &Path) -> Result<(), String> {
+    /// Writes it, and returns the BLAKE3 of the file.
+    pub(super) fn save(&self, path: &Path) -> Result<String, String> {
         let name = path.to_str().ok_or("its name is not valid Unicode")?;
         self.inner.save(name).map_err(|error| error.to_string())?;
         // Before something tells of it.
-        std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(|error| error.to_string())
+        let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
+        synced.and_then(|()| hash_of(path)).map_err(|error| error.to_string())
     }
 
     /// Keys of about the `count` nearest to `query`.
@@ -187,6 +186,11 @@ impl Graph {
         let count = count.min(self.count());
         Ok(self.inner.search(&bytes(query, scale_for([query])), count).map_err(|error| error.to_string())?.keys)
     }
+}
+
+/// BLAKE3 of a file.
+fn hash_of(path: &Path) -> std::io::Result<String> {
+    Ok(blake3::Hasher::new().update_mmap(path)?.finalize().to_hex().to_string())
 }
 
 fn bytes(row: &[f32], scale: f32) -> Vec<i8> {
@@ -278,8 +282,8 @@ mod tests {
         (0..50).try_for_each(|key| graph.remove(key)).expect("removed");
         graph.add(&(2900..3000).map(|row| (row as u64, row)).collect::<Vec<_>>(), &vectors).expect("added");
         let path = folder.path().join("graph.usearch");
-        graph.save(&path).expect("saved");
-        let hash = blake3::hash(&std::fs::read(&path).expect("bytes")).to_hex().to_string();
+        let hash = graph.save(&path).expect("saved");
+        assert_eq!(hash, blake3::hash(&std::fs::read(&path).expect("bytes")).to_hex().as_str());
         let head = GraphHead {
             medium: Medium::Image,
             file: "graph.usearch".into(),

@@ -69,10 +69,7 @@ pub(super) fn link(
         let others: Vec<usize> = of(medium.other()).collect();
         let asking = if others.is_empty() { &numbers } else { &others };
         let recall = recall(&graph, &keyed, vectors, asking).map_err(failed)?;
-        graph.save(&path).map_err(failed)?;
-        let mut hash = blake3::Hasher::new();
-        hash.update_mmap(&path).map_err(|error| failed(error.to_string()))?;
-        let hash = hash.finalize().to_hex().to_string();
+        let hash = graph.save(&path).map_err(failed)?;
         let (links, effort, count) = (config.links, config.effort, graph.count());
         graphs.push(GraphHead { medium, file: name, hash, scale, links, effort, count, recall });
     }
@@ -111,6 +108,7 @@ fn change(
         _ => {}
     }
     let graph = Graph::open(folder, head, old.head.width, true)?;
+    tracing::info!("{}: {} files go into the graph, {} out of it", head.medium.name(), came.len(), gone.len());
     let failed = |why| SearchError::Graph { why };
     gone.into_iter().try_for_each(|key| graph.remove(key)).map_err(failed)?;
     graph.add(&came, vectors).map_err(failed)?;

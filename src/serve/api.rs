@@ -96,23 +96,20 @@ async fn figures(State(shared): State<Shared>) -> Response {
 }
 
 /// How a search is asked.
-#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[derive(Clone, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Search {
     /// Results, 12 if nothing is said.
     k: Option<usize>,
     /// "images" or "speech": what is to be found; by default pictures by speech and speech by pictures.
-    #[param(value_type = Option<String>)]
-    find: Option<Find>,
+    find: Option<String>,
 }
 
-/// What is to be found.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Find {
-    Images,
-    Speech,
+/// A search whose numbers and names were checked.
+struct Wanted {
+    k: usize,
+    find: Option<Medium>,
 }
 
 /// In how many parts an utterance is shown.
@@ -153,18 +150,13 @@ impl Shared {
         &self,
         row: Vec<f32>,
         asked: Asked,
-        search: Search,
+        wanted: Wanted,
         begun: Instant,
     ) -> Result<Json<Answer>, Problem> {
-        let k = search.k.unwrap_or(12);
         let found = self.work(move |shelf| {
-            let wanted = match search.find {
-                Some(Find::Images) => Medium::Image,
-                Some(Find::Speech) => Medium::Speech,
-                None => shelf.index.asked_by(asked.medium),
-            };
+            let find = wanted.find.unwrap_or_else(|| shelf.index.asked_by(asked.medium));
             let item = |Hit { id, score, .. }: Hit| Some(Item::new(id, shelf.index.entry(id)?, Some(score)));
-            Ok((asked, shelf.search(&row, wanted, k)?.into_iter().filter_map(item).collect()))
+            Ok((asked, shelf.search(&row, find, wanted.k)?.into_iter().filter_map(item).collect()))
         });
         let (query, found) = found.await?;
         Ok(Json(Answer { query, milliseconds: begun.elapsed().as_millis() as u64, found }))
@@ -207,10 +199,11 @@ fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     query.map(|Query(query)| query).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))
 }
 
-fn searched(query: Result<Query<Search>, QueryRejection>) -> Result<Search, Problem> {
-    let search = asked(query)?;
-    within(search.k, 12, 1..=MOST_RESULTS, "k")?;
-    Ok(search)
+fn wanted(query: Result<Query<Search>, QueryRejection>) -> Result<Wanted, Problem> {
+    let Search { k, find } = asked(query)?;
+    let find = find.map(|find| find.parse()).transpose();
+    let find = find.map_err(|why: String| Problem::new(StatusCode::BAD_REQUEST, format!("find {why}")))?;
+    Ok(Wanted { k: within(k, 12, 1..=MOST_RESULTS, "k")?, find })
 }
 
 /// The number of an item, as it is asked for.
@@ -262,11 +255,11 @@ pub(super) async fn search(
     query: Result<Query<Search>, QueryRejection>,
     Extension(sent): Extension<Sent>,
 ) -> Result<Json<Answer>, Problem> {
-    let (begun, search) = (Instant::now(), searched(query)?);
+    let (begun, wanted) = (Instant::now(), wanted(query)?);
     let upload = shared.take(&sent).await?;
     let query = Asked { medium: upload.medium(), seconds: upload.seconds };
     let row = shared.counter.embed(upload.content).await?;
-    shared.answer(row, query, search, begun).await
+    shared.answer(row, query, wanted, begun).await
 }
 
 /// Finds what is nearest to a file of the index.
@@ -276,7 +269,7 @@ pub(super) async fn search_by_item(
     id: Named,
     query: Result<Query<Search>, QueryRejection>,
 ) -> Result<Json<Answer>, Problem> {
-    let (begun, search, id) = (Instant::now(), searched(query)?, number(id)?);
+    let (begun, wanted, id) = (Instant::now(), wanted(query)?, number(id)?);
     let (row, medium) = shared
         .work(move |shelf| {
             let medium = shelf.entry(id)?.medium;
@@ -284,7 +277,7 @@ pub(super) async fn search_by_item(
             Ok((row, medium))
         })
         .await?;
-    shared.answer(row, Asked { medium, seconds: None }, search, begun).await
+    shared.answer(row, Asked { medium, seconds: None }, wanted, begun).await
 }
 
 /// Where an utterance that is sent looks in a picture of the index.

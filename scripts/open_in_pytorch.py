@@ -26,6 +26,8 @@ class SpeechHead(nn.Module):
         with safe_open(file, "pt") as checkpoint:
             config = json.loads(checkpoint.metadata()["config"])
             weights = {name: checkpoint.get_tensor(name) for name in checkpoint.keys()}
+        if "head" in config:
+            raise SystemExit(f"{file}: its head is cascaded (docs/words.md); this script opens the paper's")
         width, heads = config["speech_width"], config["heads"]
         self.normalize = config["normalize_layers"]
         self.layer_weights = nn.Parameter(torch.zeros(config["layers"]))

@@ -139,6 +139,40 @@ fn what_is_made_of_a_run_is_the_same_there() {
 }
 
 #[test]
+fn keywords_and_words_are_the_same_there() {
+    let workspace = Workspace::new(8);
+    let text = format!("encoders.text.path={}", common::fixture("text.pt").display());
+    let heard = ["--set", &text, "--set", "speech.head=cascaded", "--set", "loss.text=0.5", "--set", "train.ema=0.9"];
+    workspace.ok(&train("cpu", &heard));
+    on_device(&workspace, &train("cuda", &[&heard[..], &["--device", "cuda"]].concat()));
+    assert_same_losses(&workspace, "cuda", "cpu");
+    if rehearsal().is_some() {
+        let two = ["--device", "cuda", "--nproc", "2", "--set", "distributed.backend=gloo"];
+        on_device(&workspace, &train("cuda-two", &[&heard[..], &two].concat()));
+        assert_same_losses(&workspace, "cuda-two", "cpu");
+    }
+    let means = |text: &str| -> Vec<Value> {
+        let told: Value = serde_json::from_str(text).expect("JSON");
+        told["results"].as_array().expect("results").iter().map(|result| result["mean"].clone()).collect()
+    };
+    let eval = ["eval", "--checkpoint", "runs/cpu", "--queries", "text", "--json", "--device"];
+    let (cuda, _) = on_device(&workspace, &[&eval[..], &["cuda"]].concat());
+    assert_eq!(means(&cuda), means(&workspace.ok(&[&eval[..], &["cpu"]].concat())));
+    let explain = ["explain", "--split", "test", "--count", "1", "--checkpoint", "runs/cpu", "--out"];
+    on_device(&workspace, &[&explain[..], &["there", "--device", "cuda"]].concat());
+    workspace.ok(&[&explain[..], &["here", "--device", "cpu"]].concat());
+    let words = |folder: &str| -> Vec<String> {
+        let text = std::fs::read(workspace.path(&format!("{folder}/explained.json"))).expect("figures");
+        let told: Value = serde_json::from_slice(&text).expect("JSON");
+        let parts = told["utterances"][0]["seen"][0]["look"]["parts"].as_array().expect("keywords").clone();
+        parts.iter().map(|part| part["word"].as_str().expect("a word").to_owned()).collect()
+    };
+    assert_eq!(words("there"), words("here"));
+    on_device(&workspace, &["search", "index", "data", "--out", "idx", "--checkpoint", "runs/cpu", "--device", "cuda"]);
+    on_device(&workspace, &["search", "idx", "--text", "a dog", "--device", "cuda"]);
+}
+
+#[test]
 fn rows_that_are_not_finite_are_found_there_too() {
     let workspace = Workspace::new(8);
     common::write_wav(&workspace.path("data/train 1 0.wav"), &[0.995; 4000]);

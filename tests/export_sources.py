@@ -182,14 +182,21 @@ def openai_state(state: dict) -> dict:
     for leaf in ("weight", "bias"):
         renamed[f"visual.ln_pre.{leaf}"] = state[f"vision_model.pre_layrnorm.{leaf}"]
         renamed[f"visual.ln_post.{leaf}"] = state[f"vision_model.post_layernorm.{leaf}"]
-        for index in range(CLIP_VISION["num_hidden_layers"]):
-            old, new = f"vision_model.encoder.layers.{index}", f"visual.transformer.resblocks.{index}"
+    layers = openai_layers(state, "vision_model.encoder.layers", "visual.transformer.resblocks", CLIP_VISION["num_hidden_layers"])
+    return {**renamed, **layers}
+
+
+def openai_layers(state: dict, theirs: str, ours: str, count: int) -> dict:
+    """The layers of a tower under OpenAI's names, below `ours`."""
+    renamed = {}
+    for old, new in ((f"{theirs}.{index}", f"{ours}.{index}") for index in range(count)):
+        for leaf in ("weight", "bias"):
             renamed[f"{new}.attn.in_proj_{leaf}"] = torch.cat([state[f"{old}.self_attn.{part}_proj.{leaf}"] for part in "qkv"])
-            for theirs, ours in (
+            for one, other in (
                 ("self_attn.out_proj", "attn.out_proj"), ("layer_norm1", "ln_1"), ("layer_norm2", "ln_2"),
                 ("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj"),
             ):
-                renamed[f"{new}.{ours}.{leaf}"] = state[f"{old}.{theirs}.{leaf}"]
+                renamed[f"{new}.{other}.{leaf}"] = state[f"{old}.{one}.{leaf}"]
     return renamed
 
 
@@ -209,7 +216,15 @@ def siglip_state(config: dict) -> dict:
 
 def archive(tensors: dict, activation: str | None = "quick_gelu") -> torch.jit.ScriptModule:
     """A TorchScript archive whose state_dict is `tensors`, as OpenAI publishes its weights; None: without the code of its tower."""
-    root = openai_tower(activation) if activation else nn.Module()
+    root = hang(openai_tower(activation) if activation else nn.Module(), tensors)
+    if activation is None:
+        return torch.jit.script(root)
+    pixels = torch.zeros(1, 3, 42, 42, dtype=tensors["visual.proj"].dtype)
+    return torch.jit.trace_module(root.eval(), {"encode_image": pixels})
+
+
+def hang(root: nn.Module, tensors: dict) -> nn.Module:
+    """`root` with `tensors` at the places that their names say."""
     for name, tensor in tensors.items():
         *path, leaf = name.split(".")
         place = root
@@ -221,15 +236,12 @@ def archive(tensors: dict, activation: str | None = "quick_gelu") -> torch.jit.S
             setattr(place, leaf, nn.Parameter(tensor, requires_grad=False))
         else:
             place.register_buffer(leaf, tensor)
-    if activation is None:
-        return torch.jit.script(root)
-    pixels = torch.zeros(1, 3, 42, 42, dtype=tensors["visual.proj"].dtype)
-    return torch.jit.trace_module(root.eval(), {"encode_image": pixels})
+    return root
 
 
-def openai_tower(activation: str) -> nn.Module:
-    """OpenAI's ViT (clip/model.py) of the sizes of CLIP_VISION, weights to come; `encode_image` as its archives have it."""
-    width, inner = CLIP_VISION["hidden_size"], CLIP_VISION["intermediate_size"]
+def openai_transformer(config: dict, activation: str, mask: torch.Tensor | None = None) -> nn.Module:
+    """OpenAI's Transformer (clip/model.py) [T, B, D] -> [T, B, D] of the sizes of `config`, weights to come."""
+    width, inner = config["hidden_size"], config["intermediate_size"]
 
     class Gate(nn.Module):
         """QuickGELU with its factor of 1.702, Swish with 1."""
@@ -244,7 +256,7 @@ def openai_tower(activation: str) -> nn.Module:
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.attn = nn.MultiheadAttention(width, CLIP_VISION["num_attention_heads"])
+            self.attn = nn.MultiheadAttention(width, config["num_attention_heads"])
             self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
             middle = {"quick_gelu": Gate(1.702), "gelu": nn.GELU(), "swish": Gate(1.0)}[activation]
             parts = (nn.Linear(width, inner), middle, nn.Linear(inner, width))
@@ -252,22 +264,36 @@ def openai_tower(activation: str) -> nn.Module:
 
         def forward(self, x):
             y = self.ln_1(x)
-            x = x + self.attn(y, y, y, need_weights=False)[0]
+            x = x + self.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
             return x + self.mlp(self.ln_2(x))
+
+    class Transformer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.resblocks = nn.Sequential(*[Block() for _ in range(config["num_hidden_layers"])])
+
+        def forward(self, x):
+            return self.resblocks(x)
+
+    return Transformer()
+
+
+def openai_tower(activation: str) -> nn.Module:
+    """OpenAI's ViT (clip/model.py) of the sizes of CLIP_VISION, weights to come; `encode_image` as its archives have it."""
+    width = CLIP_VISION["hidden_size"]
 
     class Visual(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.conv1 = nn.Conv2d(3, width, CLIP_VISION["patch_size"], CLIP_VISION["patch_size"], bias=False)
-            self.transformer = nn.Module()
-            self.transformer.resblocks = nn.Sequential(*[Block() for _ in range(CLIP_VISION["num_hidden_layers"])])
+            self.transformer = openai_transformer(CLIP_VISION, activation)
             self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
 
         def forward(self, x):
             x = self.conv1(x).flatten(2).permute(0, 2, 1)
             cls = self.class_embedding + torch.zeros(x.shape[0], 1, width, dtype=x.dtype)
             x = self.ln_pre(torch.cat([cls, x], 1) + self.positional_embedding)
-            x = self.transformer.resblocks(x.permute(1, 0, 2)).permute(1, 0, 2)
+            x = self.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)
             return self.ln_post(x[:, 0]) @ self.proj
 
     class Tower(nn.Module):

@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use cmd::distributed::World;
+use cmd::encoders::{TextEncoder, TextEncoderConfig};
 use cmd::eval::{Ranks, Recalls, Similarities};
 use cmd::model::{
-    CmdGradient, CmdModel, Embedded, Encoded, FurtherImages, LossOptions, ModelConfig, Pairing, ParameterSpec,
-    PatchNoise, QueryNorm, SameImage, SpeechChunk, Teacher,
+    CascadeConfig, CmdGradient, CmdModel, Embedded, Encoded, FurtherImages, HeadKind, LossOptions, ModelConfig,
+    Pairing, ParameterSpec, PatchNoise, QueryNorm, SameImage, SpeechChunk, Teacher, Vocabulary,
 };
 use cmd::train::step::{self, Step};
 use cmd::train::{Adam, AdamSettings};
@@ -97,6 +98,7 @@ fn golden_losses() {
             normalize_layers: case.normalize_layers,
             fusion: Some(case.query_norm),
             own_temperature: false,
+            head: HeadKind::Parallel,
         };
         let mut model = CmdModel::new(config, 0, Device::Cpu);
         let names: Vec<String> = model.parameters().iter().map(|(spec, _)| spec.name.clone()).collect();
@@ -121,6 +123,7 @@ fn golden_losses() {
             let encoded = Encoded {
                 speech,
                 speech_place,
+                text: None,
                 image_cls: golden.get("in.image_cls").shallow_clone(),
                 patches: golden.get("in.patches").shallow_clone(),
             };
@@ -129,22 +132,21 @@ fn golden_losses() {
     }
 }
 
+fn options(alpha: f64, pairing: Pairing, same_image: SameImage) -> LossOptions {
+    LossOptions { alpha, pairing, same_image, gradient: CmdGradient::Both }
+}
+
 fn golden_gradient(golden: &Golden, case: &LossCase, model: &CmdModel, encoded: &Encoded) {
     let noise = PatchNoise::from_donors(
         golden.get("in.noise_mask"),
         golden.get("in.donor_image"),
         golden.get("in.donor_patch"),
     );
-    let options = LossOptions {
-        alpha: case.alpha,
-        pairing: case.pairing,
-        same_image: case.same_image,
-        gradient: CmdGradient::Both,
-    };
+    let options = options(case.alpha, case.pairing, case.same_image);
     // The road that training takes.
     let world = World::alone();
     let image_ids = golden.get("in.image_ids").shallow_clone();
-    let step = Step { image_ids, first_row: 0, noise: Some(noise), dropout: None, further: None };
+    let step = Step { image_ids, first_row: 0, noise: Some(noise), dropout: None, further: None, text: None };
     let made = step::gradient(model, None, encoded, &step, options, &world);
     let step::Gradient { losses, flat, .. } = made.expect("one process loses nobody");
     let cmd = losses.cmd.as_ref().expect("a denoising branch");
@@ -160,6 +162,107 @@ fn golden_gradient(golden: &Golden, case: &LossCase, model: &CmdModel, encoded: 
         let what = format!("grad.{name}");
         let scale = golden.get(&what).abs().max().double_value(&[]);
         golden.close(&what, &gradient, 1e-4 * scale.max(1e-4));
+    }
+}
+
+#[derive(Deserialize)]
+struct CascadeCase {
+    heads: i64,
+    keywords: i64,
+    feed_forward: bool,
+    temperature: f64,
+    alpha: f64,
+    same_image: SameImage,
+}
+
+/// Of `tests/golden/make_cascade.py`.
+#[test]
+fn golden_cascades() {
+    let path = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text.pt"));
+    let config = TextEncoderConfig { path, ..TextEncoderConfig::default() };
+    let text = TextEncoder::load(&config, Device::Cpu).expect("a text encoder");
+    for golden in golden("cascade_") {
+        let case: CascadeCase = serde_json::from_str(&golden.case).expect("a cascade case");
+        let (hidden, frames, tokens) = (golden.get("in.hidden"), golden.get("in.frames"), golden.get("in.tokens"));
+        let vocabulary = text.vocabulary();
+        let ids: Vec<i64> = Vec::try_from(tokens).expect("ids");
+        let place = |id: &i64| vocabulary.ids.iter().position(|known| known == id).expect("a known token") as i64;
+        let places: Vec<i64> = ids.iter().map(place).collect();
+        let config = ModelConfig {
+            layers: hidden.size()[0],
+            speech_width: hidden.size()[3],
+            width: golden.get("in.image_cls").size()[1],
+            heads: case.heads,
+            normalize_layers: true,
+            fusion: (case.alpha != 0.0).then_some(QueryNorm::LayerNorm),
+            own_temperature: false,
+            head: HeadKind::Cascaded(CascadeConfig {
+                keywords: case.keywords,
+                token_width: text.spec().token_width,
+                vocabulary: ids.len() as i64,
+                feed_forward: case.feed_forward,
+                temperature: case.temperature,
+            }),
+        };
+        let mut model = CmdModel::new(config, 0, Device::Cpu);
+        let vectors = vocabulary.vectors.index_select(0, &Tensor::from_slice(&places));
+        // Each dimension of each keyword starts at the statistics of that dimension.
+        let [deviation, mean] =
+            [vectors.std_dim([0i64].as_slice(), true, true), vectors.mean_dim([0i64].as_slice(), true, None)];
+        model.start_keywords(&Vocabulary { ids, vectors });
+        for (what, start) in [("weight", deviation), ("bias", mean)] {
+            let values = model.parameters().get(&format!("speech.keywords.norm.{what}"));
+            assert!((values - start).abs().max().double_value(&[]) < 1e-6, "{}: {what}", golden.name);
+        }
+        text.connect(&mut model).expect("the text encoder of these tokens");
+        let names: Vec<String> = model.parameters().iter().map(|(spec, _)| spec.name.clone()).collect();
+        let given = golden.tensors.keys().filter(|name| name.starts_with("param.")).count();
+        assert_eq!(given, names.len(), "{}: the sets of parameters differ", golden.name);
+        for name in &names {
+            model.parameters_mut().set(name, golden.get(&format!("param.{name}")));
+        }
+
+        let rows = Tensor::arange(hidden.size()[1], (Kind::Int64, Device::Cpu));
+        let chunk = |rows: Tensor| {
+            let [hidden, frames] = [hidden.index_select(1, &rows), frames.index_select(0, &rows)];
+            SpeechChunk { hidden, frames, rows }
+        };
+        let parts = [2, hidden.size()[1] - 2];
+        let encoded = Encoded {
+            text: None,
+            speech: rows.split_with_sizes(parts, 0).into_iter().map(chunk).collect(),
+            speech_place: rows,
+            image_cls: golden.get("in.image_cls").shallow_clone(),
+            patches: golden.get("in.patches").shallow_clone(),
+        };
+        // Clean patches: each stands in its own place.
+        let (batch, patches) = (encoded.patches.size()[0], encoded.patches.size()[1]);
+        let own = Tensor::arange(batch * patches, (Kind::Int64, Device::Cpu));
+        let noise = (case.alpha != 0.0).then(|| PatchNoise::new(own));
+        let image_ids = golden.get("in.image_ids").shallow_clone();
+        let step = Step { image_ids, first_row: 0, noise, dropout: None, further: None, text: None };
+        let options = options(case.alpha, Pairing::Paired, case.same_image);
+        let made = step::gradient(&model, None, &encoded, &step, options, &World::alone());
+        let step::Gradient { losses, flat, statistics, .. } = made.expect("one process loses nobody");
+        golden.close("out.speech_cls", &losses.speech_cls, 1e-5);
+        golden.close("out.loss", &losses.total.view([1]), 1e-5);
+        // What the batch normalisation takes out again has a gradient of 0, but for rounding.
+        let largest = |what: &str| golden.get(what).abs().max().double_value(&[]);
+        let least = 0.1 * largest("grad.speech.proj.weight");
+        for (name, gradient) in model.parameters().split(&flat) {
+            let what = format!("grad.{name}");
+            golden.close(&what, &gradient, 1e-4 * largest(&what).max(least));
+        }
+
+        let cascade = model.speech().cascade().expect("a cascaded head");
+        cascade.take_in(&statistics.expect("a batch"));
+        let buffers: HashMap<&str, &Tensor> = model.buffers().into_iter().collect();
+        golden.close("out.running_mean", buffers["speech.keywords.norm.running_mean"], 1e-6);
+        golden.close("out.running_var", buffers["speech.keywords.norm.running_var"], 1e-6);
+        golden.close("out.evaluated", &model.speech().forward(hidden, frames), 1e-5);
+        let (keywords, attention) = model.speech().keywords(hidden, frames).expect("keywords");
+        golden.close("out.evaluated_tokens", &keywords.ids, 0.0);
+        assert_eq!(attention.size(), [batch, case.keywords, hidden.size()[2]]);
     }
 }
 
@@ -185,6 +288,7 @@ fn golden_bank() {
             normalize_layers: true,
             fusion: None,
             own_temperature: false,
+            head: HeadKind::Parallel,
         };
         let mut model = CmdModel::new(config, 0, Device::Cpu);
         model.parameters_mut().set("log_inv_tau", &stored.detach().squeeze());
@@ -197,16 +301,12 @@ fn golden_bank() {
                 .tensors
                 .get("in.teacher")
                 .map(|teacher| Teacher { speech_cls: teacher.shallow_clone(), weight: case.part }),
+            text: None,
         };
         let shown = golden.tensors.get("in.shown").map(|shown| shown.to_kind(Kind::Bool));
         let bank = golden.tensors.get("in.bank");
         let further = bank.map(|bank| FurtherImages { cls: bank.shallow_clone(), shown });
-        let options = LossOptions {
-            alpha: 0.0,
-            pairing: Pairing::Paired,
-            same_image: case.same_image,
-            gradient: CmdGradient::Both,
-        };
+        let options = options(0.0, Pairing::Paired, case.same_image);
         let losses = model.losses(&embedded, None, further.as_ref(), options);
         golden.close("out.loss", &losses.sic.view([1]), 1e-5);
         let tau = model.parameters().leaves().last().expect("a temperature").shallow_clone();

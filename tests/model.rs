@@ -6,8 +6,8 @@ use cmd::distributed::World;
 use std::collections::HashMap;
 
 use cmd::model::{
-    CmdGradient, CmdModel, DonorPosition, Dropout, DropoutMask, Embedded, Encoded, LossOptions, Losses, ModelConfig,
-    Pairing, PatchNoise, QueryNorm, SameImage, SpeechChunk,
+    CmdGradient, CmdModel, DonorPosition, Dropout, DropoutMask, Embedded, Encoded, HeadKind, LossOptions, Losses,
+    ModelConfig, Pairing, PatchNoise, QueryNorm, SameImage, SpeechChunk,
 };
 use cmd::train::step::{self, Step};
 use tch::{Device, Kind, Tensor};
@@ -20,6 +20,7 @@ const PAPER: ModelConfig = ModelConfig {
     normalize_layers: true,
     fusion: Some(QueryNorm::LayerNorm),
     own_temperature: false,
+    head: HeadKind::Parallel,
 };
 const SMALL: ModelConfig = ModelConfig { layers: 3, speech_width: 16, width: 12, heads: 4, ..PAPER };
 const OPTIONS: LossOptions =
@@ -67,13 +68,20 @@ impl Features {
             rows: rows.shallow_clone(),
         };
         let encoded = Encoded {
+            text: None,
             speech: vec![chunk],
             speech_place: rows,
             image_cls: self.image_cls.shallow_clone(),
             patches: self.patches.shallow_clone(),
         };
-        let step =
-            Step { image_ids: Tensor::from_slice(&self.image_ids), first_row: 0, noise, dropout: None, further: None };
+        let step = Step {
+            image_ids: Tensor::from_slice(&self.image_ids),
+            first_row: 0,
+            noise,
+            dropout: None,
+            further: None,
+            text: None,
+        };
         step::gradient(model, None, &encoded, &step, options, &World::alone()).expect("one process loses nobody")
     }
 }
@@ -86,6 +94,7 @@ fn losses(model: &CmdModel, features: &Features, noise: Option<&PatchNoise>, opt
         patches: features.patches.shallow_clone(),
         image_ids: Tensor::from_slice(&features.image_ids),
         teacher: None,
+        text: None,
     };
     model.losses(&embedded, noise, None, options)
 }
@@ -128,7 +137,7 @@ fn padding_changes_nothing() {
 fn the_cls_row_is_that_of_the_whole_layer() {
     let model = CmdModel::new(SMALL, 2, Device::Cpu);
     let Features { hidden, frames, .. } = features(4, 7);
-    let whole = model.speech().forward_frames(&hidden, &frames);
+    let whole = model.speech().forward_frames(&hidden, &frames).expect("frames");
     assert_eq!(whole.size(), [4, 8, 12]);
     assert!(same(&whole.select(1, 0), &model.speech().forward(&hidden, &frames), 1e-6));
 }

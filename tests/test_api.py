@@ -15,6 +15,7 @@ import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import openapi_spec_validator
@@ -152,6 +153,37 @@ class Api(unittest.TestCase):
         self.assertEqual(self.server.get(f"/api/items/{one}/search?k=2&find=speech")["found"][0]["id"], one)
         openapi_spec_validator.validate(self.server.get("/openapi.json"))
         self.assertEqual(self.server.ask("GET", "/healthz")[2], b"ok\n")
+
+    def test_words_ask_and_keywords_are_told(self) -> None:
+        words = "caption 1 of test 3"
+        self.assertEqual((self.server.get("/api/about")["text"], self.server.get("/api/about")["limits"]["characters"]), (True, 1000))
+        told = json.loads(self.cmd("search", "idx", "--text", words, "-k", "3", "--json"))["queries"][0]["found"]
+        answer = self.server.get(f"/api/search?k=3&text={quote(words)}")
+        self.assertEqual((answer["query"], [hit["id"] for hit in answer["found"]]), ({"medium": "text"}, [hit["id"] for hit in told]))
+        self.assertEqual({hit["medium"] for hit in self.server.get("/api/search?find=speech&text=a")["found"]}, {"speech"})
+        for path in ("/api/search", "/api/search?text=%20", "/api/search?text=" + 1001 * "a", "/api/search?text=a&k=0", "/api/search?text=a&l=1"):
+            self.refused(400, "GET", path)
+
+        # A model that hears keywords, and one without a text encoder.
+        self.cmd("train", "--config", "tiny.toml", "--name", "c", "--set", "train.steps=6", "--set", "speech.head=cascaded", "--set",
+                 "speech.keywords=5")
+        self.cmd("search", "index", "--checkpoint", "runs/c", "--split", "test", "--out", "heard")
+        text = (self.folder / "tiny.toml").read_text()
+        (self.folder / "wordless.toml").write_text("".join(line for line in text.splitlines(True) if "text.path" not in line))
+        self.cmd("train", "--config", "wordless.toml", "--name", "w", "--set", "train.steps=2")
+        self.cmd("search", "index", "--checkpoint", "runs/w", "--split", "test", "--out", "wordless")
+        for index in ("heard", "wordless"):
+            server = Server(self.folder, index=index)
+            try:
+                about = server.get("/api/about")
+                parts = server.get(f"/api/items/{about['examples'][0]['id']}/attention/{about['pictures'][0]['id']}")["parts"]
+                self.assertEqual([bool(part.get("word")) for part in parts], [True] * 5 if index == "heard" else [False] * 8)
+                self.assertEqual(about["text"], index == "heard")
+                if index == "wordless":
+                    status, _, body = server.ask("GET", "/api/search?text=a")
+                    self.assertEqual((status, "encoders.text.path" in json.loads(body)["error"]), (404, True))
+            finally:
+                self.assertEqual(server.stop(), 0)
 
     def test_many_at_once_are_neither_lost_nor_mixed_up(self) -> None:
         alone = [self.server.found(sound) for sound in self.sounds]

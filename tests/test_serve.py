@@ -226,6 +226,21 @@ class Serve(unittest.TestCase):
         self.heard(card.find_element(By.CSS_SELECTOR, ".play"))
         self.assertFalse(self.the("#replay").is_displayed())
 
+    def test_words_find_pictures(self) -> None:
+        field = self.the("#text")
+        self.assertEqual(field.accessible_name, "What you look for, in words")
+        field.send_keys("caption 1 of test 3", Keys.ENTER)
+        self.seen([card.find_element(By.TAG_NAME, "img") for card in self.found("picture")])
+        self.assertEqual(self.the("#asked-text").text, "“caption 1 of test 3”")
+        # Words have no sound and look nowhere.
+        self.assertEqual([self.the(shown).is_displayed() for shown in ("#replay", "#asked-wave", "#asked-picture")], [False] * 3)
+        self.assertEqual(self.all("#found button"), [])
+        self.driver.keep("serve-words")
+        self.whole()
+        # Letters go into the field and start no recording.
+        field.send_keys("r")
+        self.assertEqual(self.the("#status").text, "Press and speak")
+
     def test_examples_ask(self) -> None:
         example = self.the("#examples button")
         said = example.text

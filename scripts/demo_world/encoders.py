@@ -1,6 +1,6 @@
-"""The demo's two small encoders, in the layout of the real ones: HuBERT (layer-norm family) and CLIP's ViT.
+"""The demo's three small encoders, in the layout of the real ones: HuBERT (layer-norm family), CLIP's ViT and CLIP's text transformer.
 
-B batch, n samples, T frames, N patches, D = E = 128 width, L = 5 hidden states, H heads.
+B batch, n samples or tokens, T frames, N patches, K keywords, D = E = W = 128 width, L = 5 hidden states, H heads.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from torch.nn import functional as F
 WIDTH = 128
 HEADS = 4
 BLOCKS = 4
+TEXT_BLOCKS = 3
+# CLIP's longest row of tokens, its number of token ids, and two of them.
+CONTEXT, VOCABULARY, START, END = 77, 49408, 49406, 49407
 SAMPLE_RATE = 16_000
 IMAGE_SIZE = 112
 GRID = IMAGE_SIZE // 16
@@ -43,7 +46,7 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, valid: Optional[Tensor] = None) -> Tensor:
-        """x [B, T, D]; valid [B, 1, 1, T], false where x is padding."""
+        """x [B, T, D]; valid [B, 1, 1, T], false where x is padding, or [T, T], false where a row may not look."""
         batch, length, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -155,6 +158,60 @@ class ImageEncoder(nn.Module):
             x = block(x)
         x = self.projection(self.norm(x))
         return x[:, 0], x[:, 1:]
+
+
+class TextEncoder(nn.Module):
+    """CLIP's text transformer over CLIP's token ids, of which it knows few: those of `known`, start and end. The others are one unknown."""
+
+    def __init__(self, known: List[int]) -> None:
+        super().__init__()
+        rows = torch.zeros(VOCABULARY, dtype=torch.int16)
+        rows[torch.tensor([START, END, *known])] = torch.arange(1, 3 + len(known), dtype=torch.int16)
+        self.register_buffer("rows", rows)
+        self.register_buffer("known", torch.tensor(known))
+        # Unknown, start, end, known.
+        self.embedding = nn.Embedding(3 + len(known), WIDTH)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.position = nn.Parameter(0.01 * torch.randn(CONTEXT, WIDTH))
+        self.blocks = nn.ModuleList([Block() for _ in range(TEXT_BLOCKS)])
+        self.norm = nn.LayerNorm(WIDTH)
+        self.projection = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.end: int = END
+        self._spec: str = json.dumps({
+            "format": 1, "modality": "text", "name": "demo-text", "source": "scripts/demo_world/pretrain_text.py",
+            "context": CONTEXT, "width": WIDTH, "token_width": WIDTH, "vocabulary": VOCABULARY, "start": START, "end": END,
+        })
+
+    @torch.jit.export
+    def spec(self) -> str:
+        return self._spec
+
+    @torch.jit.export
+    def vocabulary(self) -> Tuple[Tensor, Tensor]:
+        """Ids i64 [V] of the known tokens but start and end, and their embeddings [V, W]."""
+        return self.known, self.embedding.weight[3:]
+
+    @torch.jit.export
+    def transform(self, x: Tensor, end: Tensor) -> Tensor:
+        """Token embeddings [B, n, W] and the place of each end, i64 [B] -> embeddings [B, E]."""
+        x = x + self.position[: x.size(1)]
+        causal = torch.ones(x.size(1), x.size(1), dtype=torch.bool, device=x.device).tril()
+        for block in self.blocks:
+            x = block(x, causal)
+        return self.projection(self.norm(x[torch.arange(x.size(0), device=x.device), end]))
+
+    @torch.jit.export
+    def keywords(self, vectors: Tensor) -> Tensor:
+        """Vectors [B, K, W] in the place of the token embeddings between start and end -> embeddings [B, E]."""
+        batch, count = vectors.size(0), vectors.size(1)
+        vectors = vectors.to(self.embedding.weight.dtype)
+        start, end = self.embedding.weight[1].expand(batch, 1, -1), self.embedding.weight[2].expand(batch, 1, -1)
+        return self.transform(torch.cat([start, vectors, end], 1), torch.full([batch], count + 1, device=vectors.device))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Ids i64 [B, n] of start, tokens, end, zeros -> embeddings [B, E] at the first end."""
+        end = (tokens == self.end).int().argmax(1)
+        return self.transform(self.embedding(self.rows[tokens].long()), end)
 
 
 def export(encoder: nn.Module, path: Path) -> None:

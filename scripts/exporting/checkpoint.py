@@ -35,6 +35,8 @@ class Checkpoint:
     preprocessor_file: str = "preprocessor_config.json"
     activation: str | None = None
     """What the code of an archive computes between the linear layers of its image tower."""
+    text_activation: str | None = None
+    """The same of its text tower."""
 
     @property
     def source(self) -> str:
@@ -51,8 +53,7 @@ def read(path: Path) -> Checkpoint:
     if path.suffix in (".safetensors", ".bin") or path.name.endswith(".index.json"):
         raise ExportError(f"{path}: give the folder that holds it, so that its config.json is read too")
     if _is_torchscript(path):
-        tensors, activation = _read_torchscript(path)
-        return Checkpoint("openai", path, tensors, activation=activation)
+        return _read_torchscript(path)
     content = _unpickle(path)
     if not isinstance(content, dict):
         raise ExportError(f"{path}: holds no dictionary of tensors; --source must name a checkpoint with weights")
@@ -137,20 +138,21 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") or name == "constants.pkl" for name in archive.namelist())
 
 
-def _read_torchscript(path: Path) -> tuple[dict[str, Tensor], str | None]:
+def _read_torchscript(path: Path) -> Checkpoint:
     try:
         script = torch.jit.load(str(path), map_location="cpu")
-        return dict(script.state_dict()), _activation(script)
+        activations = {"activation": _activation(script, "visual"), "text_activation": _activation(script, "transformer")}
+        return Checkpoint("openai", path, dict(script.state_dict()), **activations)
     except RuntimeError as error:
         raise ExportError(f"{path}: not a TorchScript file that libtorch reads ({first_line(error)}); download it again") from error
 
 
-def _activation(script: torch.jit.ScriptModule) -> str | None:
-    """What the code of `script.visual` computes between its linear layers; None where it has no such code, or more than one."""
+def _activation(script: torch.jit.ScriptModule, tower: str) -> str | None:
+    """What the code of a tower of `script` computes between its linear layers; None where it has no such code, or more than one."""
     try:
         # Without optimisation libtorch inlines nothing.
         with torch.jit.optimized_execution(True):
-            graph = script.visual.inlined_graph
+            graph = getattr(script, tower).inlined_graph
     except (AttributeError, RuntimeError):
         return None
     found = {"gelu_pytorch_tanh" if "tanh" in _constants(node) else "gelu" for node in graph.findAllNodes("aten::gelu")}

@@ -103,7 +103,7 @@ def from_huggingface(checkpoint: Checkpoint, given: Given) -> ClipConfig:
     where = str(checkpoint.path / "config.json")
     values = checkpoint.config
     if Settings(where, values, {}).one_of("model_type", *MODEL_TYPES) == "clip":
-        values = {**_vision(where, values), "projection_dim": values.get("projection_dim")}
+        values = {**tower(where, values, "vision_config", DEFAULTS), "projection_dim": values.get("projection_dim")}
     settings = Settings(where, values, {**DEFAULTS, "projection_dim": 512})
     settings.one_of("num_channels", 3)
     published = f"{OPENAI_PICTURES}, LAION-2B's ViT-L/14 has 0.5,0.5,0.5 for both"
@@ -117,15 +117,15 @@ def from_huggingface(checkpoint: Checkpoint, given: Given) -> ClipConfig:
     return vision.checked(config, where, "CLIP")
 
 
-def _vision(where: str, values: dict[str, Any]) -> dict[str, Any]:
-    """`vision_config`, and `vision_config_dict`, which older files keep beside it."""
-    whole, older = (values.get(key) or {} for key in ("vision_config", "vision_config_dict"))
+def tower(where: str, values: dict[str, Any], key: str, defaults: dict[str, Any]) -> dict[str, Any]:
+    """`vision_config` or `text_config`, and that with `_dict` behind its name, which older files keep beside it."""
+    whole, older = (values.get(name) or {} for name in (key, f"{key}_dict"))
     if not isinstance(whole, dict) or not isinstance(older, dict):
-        raise ExportError(f"{where}: vision_config is no object; download it again")
-    for key in DEFAULTS:
-        if key in whole and key in older and whole[key] != older[key]:
+        raise ExportError(f"{where}: {key} is no object; download it again")
+    for name in defaults:
+        if name in whole and name in older and whole[name] != older[name]:
             raise ExportError(
-                f"{where}: {key} is {whole[key]!r} in vision_config and {older[key]!r} in vision_config_dict; "
+                f"{where}: {name} is {whole[name]!r} in {key} and {older[name]!r} in {key}_dict; "
                 "remove the one that is not of these weights"
             )
     return {**older, **whole}
@@ -150,19 +150,21 @@ def from_state_dict(checkpoint: Checkpoint, given: Given) -> ClipConfig:
     return replace(config, activation=activation, pictures=Pictures(mean, std))
 
 
+def shape(checkpoint: Checkpoint, name: str, dimensions: int, whose: str) -> list[int]:
+    """Of the tensor `name`, which must be there in a checkpoint that is `whose`."""
+    tensor = checkpoint.tensors.get(name)
+    if tensor is None:
+        raise ExportError(f"{checkpoint.path}: lacks {name}; --source must name {whose}")
+    if tensor.dim() != dimensions or 0 in tensor.shape:
+        raise ExportError(f"{checkpoint.path}: {name} has shape {list(tensor.shape)} where {dimensions} dimensions are needed")
+    return list(tensor.shape)
+
+
 def _from_shapes(checkpoint: Checkpoint) -> ClipConfig:
-    tensors, where = checkpoint.tensors, str(checkpoint.path)
-
-    def shape(name: str, dimensions: int) -> list[int]:
-        if name not in tensors:
-            raise ExportError(f"{where}: lacks {name}; --source must name an OpenAI CLIP with a ViT, not a ResNet, for images")
-        if tensors[name].dim() != dimensions or 0 in tensors[name].shape:
-            raise ExportError(f"{where}: {name} has shape {list(tensors[name].shape)} where {dimensions} dimensions are needed")
-        return list(tensors[name].shape)
-
-    width, _, _, patch = shape("visual.conv1.weight", 4)
-    grid = math.isqrt(shape("visual.positional_embedding", 2)[0] - 1)
-    layers = {name.split(".")[3] for name in tensors if name.startswith("visual.transformer.resblocks.")}
+    where, whose = str(checkpoint.path), "an OpenAI CLIP with a ViT, not a ResNet, for images"
+    width, _, _, patch = shape(checkpoint, "visual.conv1.weight", 4, whose)
+    grid = math.isqrt(shape(checkpoint, "visual.positional_embedding", 2, whose)[0] - 1)
+    layers = {name.split(".")[3] for name in checkpoint.tensors if name.startswith("visual.transformer.resblocks.")}
     if width % 64:
         raise ExportError(f"{where}: visual.conv1.weight has {width} outputs where a multiple of 64 is needed; is it OpenAI's?")
     config = ClipConfig(
@@ -171,8 +173,8 @@ def _from_shapes(checkpoint: Checkpoint) -> ClipConfig:
         width=width,
         blocks=len(layers),
         heads=HEADS.get(width, width // 64),
-        inner=shape("visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
-        shared=shape("visual.proj", 2)[1],
+        inner=shape(checkpoint, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2, whose)[0],
+        shared=shape(checkpoint, "visual.proj", 2, whose)[1],
     )
     return vision.checked(config, where, "CLIP")
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import clip, hubert, siglip
+from . import clip, clip_text, hubert, siglip
 from .checkpoint import first_line
 from .errors import ExportError
 from .pictures import Pictures
@@ -24,7 +24,9 @@ def transformers() -> Any | None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         import transformers as package
-        from transformers import CLIPVisionModelWithProjection, HubertModel, SiglipVisionModel  # noqa: F401
+        from transformers import (  # noqa: F401
+            CLIPTextModelWithProjection, CLIPVisionModelWithProjection, HubertModel, SiglipVisionModel,
+        )
     except Exception as error:
         if not isinstance(error, ModuleNotFoundError):
             print(f"  transformers cannot be imported: {first_line(error)}", flush=True)
@@ -130,6 +132,34 @@ class ClipReference:
             patches = self.model.vision_model.post_layernorm(output.last_hidden_state[0, 1:])
             features += [output.image_embeds, self.model.visual_projection(patches)]
         return features
+
+
+@dataclass
+class ClipTextReference:
+    """transformers' CLIPTextModelWithProjection."""
+
+    name = "CLIPTextModelWithProjection"
+    model: nn.Module
+
+    @classmethod
+    def from_folder(cls, package: Any, folder: Path, config: clip_text.ClipTextConfig) -> ClipTextReference:
+        """As ClipReference's."""
+        return cls(_load(package.CLIPTextModelWithProjection, folder, projection_dim=config.shared))
+
+    @classmethod
+    def of(cls, package: Any, model: clip_text.ClipText, config: clip_text.ClipTextConfig) -> ClipTextReference:
+        """With the weights of `model`."""
+        reference = package.CLIPTextModelWithProjection(package.CLIPTextConfig(
+            vocab_size=clip_text.VOCABULARY, hidden_size=config.width, intermediate_size=config.inner, projection_dim=config.shared,
+            num_hidden_layers=config.blocks, num_attention_heads=config.heads, max_position_embeddings=config.context,
+            hidden_act=config.activation, layer_norm_eps=config.eps, bos_token_id=clip_text.START, eos_token_id=clip_text.END,
+            attn_implementation="eager",
+        ))
+        return cls(_loaded(reference, source_state(model, clip_text.HUGGINGFACE)))
+
+    def features(self, tokens: Tensor) -> list[Tensor]:
+        """Token ids [B, n] -> the embedding [1, E] of each row."""
+        return list(self.model(tokens).text_embeds[:, None])
 
 
 @dataclass

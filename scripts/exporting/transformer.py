@@ -31,7 +31,7 @@ class Block(nn.Module):
         self.down = nn.Linear(inner, width)
 
     def attend(self, x: Tensor, valid: Optional[Tensor]) -> Tensor:
-        """x [B, T, D] -> [B, T, D]; valid bool [B, 1, 1, T], false where x is padding."""
+        """x [B, T, D] -> [B, T, D]; valid bool [B, 1, 1, T], false where x is padding, or [T, T], true what a place sees."""
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)

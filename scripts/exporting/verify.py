@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import first_line
+from .clip_text import END, START
 from .errors import ExportFailed
 
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -89,6 +90,54 @@ def image_features(model: nn.Module, pixels: Tensor) -> list[Tensor]:
     """CLS [1, E] and patches [N, E] of each image, from one batch."""
     cls, patches = model(pixels)
     return [feature for row in range(len(pixels)) for feature in (cls[row][None], patches[row])]
+
+
+def texts(context: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Rows of token ids of several lengths, start and end included, up to as many as fit: all, and those of words between start and
+    end only. One has no word, one ids behind its end."""
+    generator = torch.Generator().manual_seed(7)
+    words = [torch.randint(0, START, [min(count, context - 2)], generator=generator) for count in (1, 2, 7, 18, 39, context - 2)]
+    words[-1][0] = 0
+    start, end = torch.tensor([START]), torch.tensor([END])
+    worded = [torch.cat([start, ids, end]) for ids in words]
+    return [*worded, torch.cat([start, end]), torch.cat([start, end, words[0]]), worded[0][[0, 2, 2]]], worded
+
+
+def text_padded(rows: list[Tensor]) -> Tensor:
+    """The rows [B, n], zeros behind."""
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def text_features(model: nn.Module, tokens: Tensor) -> list[Tensor]:
+    """The embedding [1, E] of each row, from one batch."""
+    return list(model(tokens)[:, None])
+
+
+def text_alone(model: nn.Module, rows: list[Tensor]) -> list[Tensor]:
+    """The same of each row in a batch of its own."""
+    return [model(row[None]) for row in rows]
+
+
+def text_keywords(model: nn.Module, rows: list[Tensor]) -> list[Tensor]:
+    """The same of each row from the vectors of the tokens between start and end."""
+    ids, vectors = model.vocabulary()
+    if not torch.equal(ids, torch.arange(START)):
+        raise ExportFailed("the vocabulary is not that of all tokens but start and end; nothing was written: please report this")
+    return [model.keywords(vectors[row[1:-1]][None]) for row in rows]
+
+
+def text_gradients(model: nn.Module, rows: list[Tensor]) -> list[Tensor]:
+    """By the vectors [K, W] of each row's keywords, of a sum over its embedding; finite and not zero."""
+    _, vectors = model.vocabulary()
+    gradients = []
+    for row in rows:
+        with torch.enable_grad():
+            given = vectors[row[1:-1]].float().requires_grad_()
+            embedding = model.keywords(given[None])[0].float()
+            gradients += torch.autograd.grad(embedding @ torch.linspace(-1, 1, len(embedding)), given)
+        if not ((norms := gradients[-1].norm(dim=-1)) > 0).all() or not norms.isfinite().all():
+            raise ExportFailed("the gradient of keywords is zero, NaN or infinite; nothing was written: please report this")
+    return gradients
 
 
 def cast(model: nn.Module, dtype: torch.dtype, run: Callable[[nn.Module], list[Tensor]]) -> list[Tensor] | None:

@@ -1,4 +1,4 @@
-"""What CLIP's and SigLIP's vision transformers have in common."""
+"""What CLIP's and SigLIP's vision transformers have in common; CLIP's text transformer has the same layers."""
 
 from __future__ import annotations
 

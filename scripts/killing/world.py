@@ -16,6 +16,7 @@ path = "data/manifest.jsonl"
 [encoders]
 speech.path = {speech}
 image.path = {image}
+text.path = {text}
 [speech]
 heads = 2
 [optim]
@@ -70,5 +71,5 @@ def make_world(folder: Path) -> None:
             family = f"{split} {number // 3}"
             lines.append(json.dumps({"image": f"{name}.png", "split": split, "family": family, "captions": captions}))
     (folder / "data/manifest.jsonl").write_text("\n".join(lines) + "\n")
-    encoders = {name: json.dumps(str(ROOT / f"tests/fixtures/{name}.pt")) for name in ("speech", "image")}
+    encoders = {name: json.dumps(str(ROOT / f"tests/fixtures/{name}.pt")) for name in ("speech", "image", "text")}
     (folder / "tiny.toml").write_text(CONFIG.format(steps=STEPS, batch=BATCH, **encoders))

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::CheckpointError;
 use super::state::FORMAT;
-use crate::model::{ModelConfig, ParameterSpec, Parameters};
+use crate::model::{CmdModel, HeadKind, ModelConfig, ParameterSpec, Parameters};
 
 /// The bytes of a file with `tensors`.
 pub(super) fn to_safetensors(
@@ -75,7 +75,13 @@ impl Tensors {
         }
         let config: ModelConfig = serde_json::from_str(&self.metadata("config")?)
             .map_err(|error| self.damaged(&format!("its configuration: {error}")))?;
-        let sizes = [config.layers, config.speech_width, config.width, config.heads];
+        let mut sizes = vec![config.layers, config.speech_width, config.width, config.heads];
+        if let HeadKind::Cascaded(cascade) = config.head {
+            sizes.extend([cascade.keywords, cascade.token_width, cascade.vocabulary]);
+            if !(cascade.temperature > 0.0 && cascade.temperature.is_finite()) {
+                return Err(self.damaged("its configuration holds an impossible temperature"));
+            }
+        }
         if sizes.iter().any(|size| !(1..1 << 16).contains(size)) || config.speech_width % config.heads != 0 {
             return Err(self.damaged("its configuration holds impossible sizes"));
         }
@@ -87,12 +93,18 @@ impl Tensors {
         Ok(config)
     }
 
-    /// Nothing but the parameters of `specs`, once under each of `prefixes`.
-    pub(super) fn exactly(&self, specs: &[ParameterSpec], prefixes: &[&str]) -> Result<(), CheckpointError> {
+    /// Nothing but the parameters of `specs`, once under each of `prefixes`, and `buffers`.
+    pub(super) fn exactly(
+        &self,
+        specs: &[ParameterSpec],
+        prefixes: &[&str],
+        buffers: &[&str],
+    ) -> Result<(), CheckpointError> {
         let known = |name: &str| {
-            prefixes
-                .iter()
-                .any(|prefix| name.strip_prefix(prefix).is_some_and(|name| specs.iter().any(|spec| spec.name == name)))
+            buffers.contains(&name)
+                || prefixes.iter().any(|prefix| {
+                    name.strip_prefix(prefix).is_some_and(|name| specs.iter().any(|spec| spec.name == name))
+                })
         };
         match self.view()?.names().into_iter().find(|name| !known(name)) {
             Some(name) => Err(self.damaged(&format!("an unknown tensor {name}"))),
@@ -108,20 +120,28 @@ impl Tensors {
         prefix: &str,
     ) -> Result<(), CheckpointError> {
         let view = self.view()?;
-        for (name, mut part) in parameters.split(flat) {
-            let name = format!("{prefix}{name}");
-            let tensor = view.tensor(&name).map_err(|_| self.damaged(&format!("no tensor {name}")))?;
-            let shape: Vec<i64> = tensor.shape().iter().map(|size| *size as i64).collect();
-            if tensor.dtype() != Dtype::F32 || shape != part.size() {
-                let found = format!("{name} is {:?} {shape:?}, expected F32 {:?}", tensor.dtype(), part.size());
-                return Err(self.damaged(&found));
-            }
-            let values = Tensor::from_data_size(tensor.data(), &shape, Kind::Float);
-            if values.isfinite().all().int64_value(&[]) == 0 {
-                return Err(self.damaged(&format!("{name} holds NaN or infinite values")));
-            }
-            part.copy_(&values);
+        parameters.split(flat).iter().try_for_each(|(name, part)| self.copy(&view, &format!("{prefix}{name}"), part))
+    }
+
+    /// Fills what `model` keeps beside its parameters.
+    pub(super) fn copy_buffers(&self, model: &CmdModel) -> Result<(), CheckpointError> {
+        let view = self.view()?;
+        model.buffers().into_iter().try_for_each(|(name, buffer)| self.copy(&view, name, buffer))
+    }
+
+    /// Fills `part` from the tensor `name`.
+    fn copy(&self, view: &SafeTensors, name: &str, part: &Tensor) -> Result<(), CheckpointError> {
+        let tensor = view.tensor(name).map_err(|_| self.damaged(&format!("no tensor {name}")))?;
+        let shape: Vec<i64> = tensor.shape().iter().map(|size| *size as i64).collect();
+        if tensor.dtype() != Dtype::F32 || shape != part.size() {
+            let found = format!("{name} is {:?} {shape:?}, expected F32 {:?}", tensor.dtype(), part.size());
+            return Err(self.damaged(&found));
         }
+        let values = Tensor::from_data_size(tensor.data(), &shape, Kind::Float);
+        if values.isfinite().all().int64_value(&[]) == 0 {
+            return Err(self.damaged(&format!("{name} holds NaN or infinite values")));
+        }
+        part.shallow_clone().copy_(&values);
         Ok(())
     }
 }

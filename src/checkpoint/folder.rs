@@ -84,7 +84,9 @@ fn write_files(folder: &Path, saved: Saved, state: &State) -> std::io::Result<()
         ("format_version".to_owned(), FORMAT.to_string()),
         ("config".to_owned(), serde_json::to_string(model.config())?),
     ];
-    let model_bytes = to_safetensors(parameters.split(parameters.flat()), metadata.into())?;
+    let buffers = model.buffers().into_iter().map(|(name, buffer)| (name.to_owned(), buffer.shallow_clone()));
+    let tensors = parameters.split(parameters.flat()).into_iter().chain(buffers).collect();
+    let model_bytes = to_safetensors(tensors, metadata.into())?;
     let both = [("exp_avg.", &moments.exp_avg), ("exp_avg_sq.", &moments.exp_avg_sq)];
     let all = both.into_iter().chain(trained.map(|trained| (TRAINED, trained)));
     let all = all.flat_map(|(prefix, flat)| {
@@ -189,11 +191,11 @@ impl Checkpoint {
         self.load_as(device, |config| config)
     }
 
-    /// Checks that `model`, which was loaded from here, is of use with these encoders: it is only with those that it was trained on.
+    /// Connects `model`, which was loaded from here, with these encoders: it is of use only with those that it was trained on.
     ///
     /// # Errors
-    /// When they are others.
-    pub fn check_encoders(&self, model: &CmdModel, encoders: &Encoders) -> Result<(), CheckpointError> {
+    /// When they are others, or the text encoder that it needs is not there.
+    pub fn connect(&self, model: &mut CmdModel, encoders: &Encoders) -> Result<(), CheckpointError> {
         let mismatch = |why: String| Err(CheckpointError::Mismatch { path: self.model.clone(), why });
         let (speech, image) = (encoders.speech().spec(), encoders.image().spec());
         let config = model.config();
@@ -206,6 +208,9 @@ impl Checkpoint {
                 theirs.0, theirs.1, theirs.2, ours.0, ours.1, ours.2
             ));
         }
+        if let Err(error) = encoders.connect(model) {
+            return mismatch(error.to_string());
+        }
         let Some(state) = self.state()? else { return Ok(()) };
         for (modality, then, now) in [
             ("speech", &state.speech_encoder, Fingerprint::new(&speech.name, encoders.speech().fingerprint())),
@@ -214,6 +219,17 @@ impl Checkpoint {
             if then.fingerprint != now.fingerprint {
                 return mismatch(format!(
                     "the checkpoint was trained on the {modality} encoder {}, but encoders.{modality}.path names {}",
+                    then.describe(),
+                    now.describe()
+                ));
+            }
+        }
+        let Some(then) = state.text_encoder.filter(|_| model.speech().cascade().is_some()) else { return Ok(()) };
+        if let Ok(text) = encoders.text("a cascaded head") {
+            let now = Fingerprint::new(&text.spec().name, text.fingerprint());
+            if then.fingerprint != now.fingerprint {
+                return mismatch(format!(
+                    "the checkpoint was trained on the text encoder {}, but encoders.text.path names {}",
                     then.describe(),
                     now.describe()
                 ));
@@ -232,6 +248,7 @@ impl Checkpoint {
         let file = Tensors::read(&self.model, vouched.as_deref())?;
         let model = CmdModel::new(form(file.model_config()?), 0, device);
         file.copy_into(model.parameters(), model.parameters().flat(), "")?;
+        file.copy_buffers(&model)?;
         Ok(model)
     }
 
@@ -248,12 +265,14 @@ impl Checkpoint {
             return Err(CheckpointError::Mismatch { path: self.model.clone(), why });
         }
         let parameters = model.parameters();
-        file.exactly(parameters.specs(), &[""])?;
+        let buffers: Vec<&str> = model.buffers().into_iter().map(|(name, _)| name).collect();
+        file.exactly(parameters.specs(), &[""], &buffers)?;
         file.copy_into(parameters, average.unwrap_or(model).parameters().flat(), "")?;
+        file.copy_buffers(model)?;
 
         let file = Tensors::read(&self.folder.join(OPTIMIZER), None)?;
         let prefixes = ["exp_avg.", "exp_avg_sq.", TRAINED];
-        file.exactly(parameters.specs(), &prefixes[..if average.is_some() { 3 } else { 2 }])?;
+        file.exactly(parameters.specs(), &prefixes[..if average.is_some() { 3 } else { 2 }], &[])?;
         if average.is_some() {
             file.copy_into(parameters, parameters.flat(), TRAINED)?;
         }

@@ -79,6 +79,9 @@ pub struct State {
     pub speech_encoder: Fingerprint,
     /// The frozen image encoder.
     pub image_encoder: Fingerprint,
+    /// The frozen text encoder, where the training read words or keywords.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_encoder: Option<Fingerprint>,
     /// BLAKE3 of the other files of the checkpoint.
     pub files: BTreeMap<String, String>,
 }
@@ -104,6 +107,7 @@ impl State {
             data,
             speech_encoder,
             image_encoder,
+            text_encoder: None,
             files: BTreeMap::new(),
         }
     }

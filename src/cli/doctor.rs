@@ -265,7 +265,18 @@ fn configuration(path: &Path, overrides: &[Override]) -> Vec<Finding> {
                 image.patches(),
                 image.width
             );
-            Finding::fine("encoders", format!("{} and {}: {sizes}", speech.name, image.name))
+            let text = encoders.names_text().then(|| encoders.text("words")).transpose();
+            match text {
+                Ok(text) => {
+                    let text = text.map_or(String::new(), |text| format!("; {} for words", text.spec().name));
+                    Finding::fine("encoders", format!("{} and {}: {sizes}{text}", speech.name, image.name))
+                }
+                Err(error) => Finding::broken(
+                    "encoders",
+                    error.to_string(),
+                    "scripts/setup --exporters, then scripts/export_clip.py --text (docs/words.md)",
+                ),
+            }
         }
         Err(error) => Finding::broken(
             "encoders",

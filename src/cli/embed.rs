@@ -9,7 +9,7 @@ use super::error::Error;
 use super::print;
 use super::trained::{How, Trained, TrainedArgs};
 use crate::data::{DataError, Dataset, Medium, files_below};
-use crate::eval::{Form, Growing, json_line};
+use crate::eval::{EvalError, Form, Growing, json_line};
 use crate::signals::Signals;
 use crate::telemetry::warn_once;
 
@@ -75,6 +75,9 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         let out = args.out.display();
         let why = "one array cannot hold sounds and pictures; name a file that ends in .safetensors or .jsonl";
         return Err(Error::Usage(format!("--out {out}: {why}")));
+    }
+    if args.frames && trained.model.speech().cascade().is_some() {
+        return Err(EvalError::NoFrames.into());
     }
     let job = json!({ "format": 1, "model": trained.fingerprint()?, "frames": args.frames });
     let width = trained.embedder().width();

@@ -150,6 +150,7 @@ fn of_eval(error: &EvalError) -> u8 {
     match error {
         EvalError::Feature(error) => of_feature(error),
         EvalError::Distributed(error) => of_distributed(error),
+        EvalError::NoFrames | EvalError::Texts { .. } => USAGE,
         EvalError::Recall(RecallError::NotFinite | RecallError::Empty) | EvalError::Libtorch(_) => FAILED,
     }
 }

@@ -16,8 +16,8 @@ use crate::data::{Dataset, Split};
 use crate::distributed::{Crew, World};
 use crate::encoders::{Encoders, EncodersConfig};
 use crate::eval::{
-    BETA, Embeddings, EvalSet, Protocol, QueryBank, Ranks, Reranking, Score, SplitResult, Vectors, retrieval_picture,
-    table,
+    BETA, Embeddings, EvalSet, Protocol, QueryBank, Ranks, Reranking, Score, SplitResult, Texts, Vectors,
+    retrieval_picture, table,
 };
 use crate::features::FeatureConfig;
 use crate::model::CmdModel;
@@ -45,9 +45,16 @@ pub(super) struct Args {
     /// A row of its own: query-bank normalisation (dynamic inverted softmax) with all queries of this split, for instance train.
     #[arg(long, value_name = "SPLIT")]
     querybank: Option<String>,
+    /// Rows of their own with the captions' words, read by the frozen text encoder, in the place of speech, and of images: with text, words for images and speech for
+    /// words are ranked by the same rule.
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "speech")]
+    queries: Queries,
+    /// A row of its own for transcripts in the place of speech, read by the frozen text encoder: a name, and a file of lines {"audio": "a.wav", "text": "..."}. Repeatable.
+    #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
+    reference: Vec<(String, PathBuf)>,
     /// Embeddings of any system in place of a model: a folder with embeddings.safetensors, or with speech.npy, images.npy and owners.npy (the row
     /// of images that each row of speech speaks of). Several give one table.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["checkpoint", "split", "overrides", "data", "rerank", "querybank", "picture", "by"])]
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["checkpoint", "split", "overrides", "data", "rerank", "querybank", "picture", "by", "queries", "reference"])]
     embeddings: Vec<PathBuf>,
     /// How embeddings whose rows are not of length 1 are compared: cosine or dot.
     #[arg(long, value_name = "HOW", requires = "embeddings")]
@@ -68,8 +75,28 @@ const EXAMPLES: &str = "Examples:
   cmd eval --checkpoint runs/spokencoco --data configs/flickr8k.toml --split test
   cmd eval --split test --rerank 10 --rerank 32 --querybank train
   cmd eval --split test --compare runs/no-cmd --by speaker --by words
+  cmd eval --split test --queries text --reference asr=transcripts.jsonl
   cmd eval --split test --export trec=out/trec --export ranks=out/ranks
   cmd eval --embeddings fast-vgs/ --embeddings milan/ --score dot";
+
+/// What the row of captions is called.
+const CAPTIONS: &str = "captions";
+
+/// What asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Queries {
+    /// Speech alone.
+    Speech,
+    /// Words too.
+    Text,
+}
+
+/// NAME=FILE.
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    let named = text.split_once('=').filter(|(name, file)| !name.is_empty() && !file.is_empty());
+    let (name, file) = named.ok_or("must be a name and a file, for instance asr=transcripts.jsonl")?;
+    Ok((name.to_owned(), PathBuf::from(file)))
+}
 
 /// A number from 0 to 1.
 fn share(text: &str) -> Result<f64, String> {
@@ -86,7 +113,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
     let _all_along = signals.nothing_to_lose()?;
     let (checkpoint, run) = args.model.find(None)?;
-    let model =
+    let mut model =
         if args.rerank.is_empty() { checkpoint.load_for_inference(device)? } else { checkpoint.load(device)? };
     if !args.rerank.is_empty() && model.fusion().is_none() {
         let why = "was trained without CMD, so it has no fusion encoder to put anything in order with".to_owned();
@@ -129,7 +156,8 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
             Some((known, encoders)) if known == config.encoders => loaded.insert((known, encoders)),
             _ => loaded.insert((config.encoders.clone(), Encoders::load(&config.encoders, device)?)),
         };
-        checkpoint.check_encoders(&model, encoders)?;
+        checkpoint.connect(&mut model, encoders)?;
+        let words = args.words(&split, encoders)?;
         let features = embedded_once(&config);
         let mut set = EvalSet::new(&split, encoders, &features, crew, None)?;
         let embeddings = set.embed(&model)?;
@@ -153,8 +181,10 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
         }
         let beyond = Beyond { args, model: &model, dataset: &dataset, encoders, features: &features, crew };
         let rows = beyond.rows(&config.eval.split, &set, &embeddings, &result, &ranks)?;
+        let words = args.rank_words(words, &set, &embeddings, &result, encoders)?;
         results.push(result);
         results.extend(rows);
+        results.extend(words);
     }
 
     if args.json {
@@ -207,6 +237,44 @@ impl Args {
             return print(&format!("{all:#}\n"));
         }
         print(&format!("{}\n{}", table(&results), findings.tables()))
+    }
+
+    /// What is to stand in the place of speech, by its name, read before hours of work; none where nobody asks for words.
+    fn words(&self, split: &Split, encoders: &Encoders) -> Result<Vec<(String, Texts)>, Error> {
+        let mut words = Vec::new();
+        if self.queries == Queries::Text {
+            encoders.text("--queries text")?;
+            words.push((CAPTIONS.to_owned(), Texts::captions(split)?));
+        }
+        for (name, file) in &self.reference {
+            encoders.text("--reference")?;
+            if words.iter().any(|(known, _)| known == name) {
+                return Err(Error::Usage(format!("--reference {name}=: there is a row of that name; choose another")));
+            }
+            words.push((name.clone(), Texts::transcripts(file, split)?));
+        }
+        Ok(words)
+    }
+
+    /// A row for each of `words`, and for captions one of speech and words.
+    fn rank_words(
+        &self,
+        words: Vec<(String, Texts)>,
+        set: &EvalSet,
+        embeddings: &Embeddings,
+        plain: &SplitResult,
+        encoders: &Encoders,
+    ) -> Result<Vec<SplitResult>, Error> {
+        let mut results = Vec::new();
+        for (of, texts) in words {
+            let rows = texts.embed(encoders.text("words")?, embeddings)?;
+            let is_captions = of == CAPTIONS && self.queries == Queries::Text;
+            results.push(Texts::rank(set, embeddings, &rows, Protocol::Text { of })?);
+            if is_captions {
+                results.push(texts.beside_speech(embeddings, &rows, plain, encoders.device())?);
+            }
+        }
+        Ok(results)
     }
 
     /// The splits that are needed beside the one that is scored are there, and λ is not chosen on that one: said before hours of work.
@@ -300,5 +368,6 @@ pub(super) fn load_config(path: &Path, overrides: &[Override], own: Option<&Conf
     let (named, own) = (&mut config.encoders, &own.encoders);
     named.speech.path = named.speech.path.take().or_else(|| own.speech.path.clone());
     named.image.path = named.image.path.take().or_else(|| own.image.path.clone());
+    named.text.path = named.text.path.take().or_else(|| own.text.path.clone());
     Ok(config)
 }

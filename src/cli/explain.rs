@@ -19,7 +19,7 @@ use crate::report::{Explained, Neighbour, Seen, explained_page, layer_bars, over
 use crate::search::{EFFORT, Hit, Index};
 use crate::signals::Signals;
 
-/// Shows what a model makes of utterances: where they look in a picture, as a whole and over time, what is nearest to them, and what each layer
+/// Shows what a model makes of utterances: where they look in a picture, as a whole and over time or keyword by keyword, what is nearest to them, and what each layer
 /// of the speech encoder counts.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -42,7 +42,7 @@ pub(super) struct Args {
     /// Another run or checkpoint on the same encoders, shown beside: one without CMD, for instance.
     #[arg(long, value_name = "DIR_OR_FILE")]
     beside: Option<PathBuf>,
-    /// Parts of an utterance over time.
+    /// Parts of an utterance over time; a cascaded head shows its keywords instead.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
     parts: u32,
     /// Pictures, and utterances, that are nearest.
@@ -123,8 +123,8 @@ impl Args {
     fn other(&self, trained: &Trained) -> Result<Option<(PathBuf, CmdModel)>, Error> {
         let Some(named) = &self.beside else { return Ok(None) };
         let (checkpoint, _) = RunDir::find(named, self.trained.output())?;
-        let model = checkpoint.load(trained.encoders.device())?;
-        checkpoint.check_encoders(&model, &trained.encoders)?;
+        let mut model = checkpoint.load(trained.encoders.device())?;
+        checkpoint.connect(&mut model, &trained.encoders)?;
         Ok(Some((checkpoint.path().to_owned(), model)))
     }
 
@@ -248,7 +248,7 @@ fn told(one: &Explained) -> Value {
     let look = |Look { whole, parts }: &Look| {
         let parts = parts
             .iter()
-            .map(|part| json!({ "from": part.from, "to": part.to, "attention": attention(&part.attention) }));
+            .map(|part| json!({ "word": part.word, "from": part.from, "to": part.to, "attention": attention(&part.attention) }));
         json!({ "whole": attention(whole), "parts": parts.collect::<Vec<_>>() })
     };
     let seen =

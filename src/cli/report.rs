@@ -17,7 +17,8 @@ use crate::config::{Config, Needs};
 use crate::data::{Audit, Dataset, Split};
 use crate::distributed::{Crew, World};
 use crate::encoders::{Encoders, EncodersConfig};
-use crate::eval::{Comparison, Embeddings, EvalError, EvalSet, Ranks, SplitResult, attend};
+use crate::eval::{Comparison, Embedder, Embeddings, EvalError, EvalSet, Ranks, SplitResult, attend};
+use crate::features::FeatureConfig;
 use crate::model::{CmdModel, libtorch_version};
 use crate::report::{Against, Gallery, Page, Row, RunLog, read_results, tell_apart, title};
 use crate::signals::Signals;
@@ -149,7 +150,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     }
     if !args.no_eval {
         let world = World::alone();
-        args.rank(&entries, device, Crew { world: &world, signals: &signals }, &mut page)?;
+        args.rank(&mut entries, device, Crew { world: &world, signals: &signals }, &mut page)?;
     }
     for row in further.into_iter().flatten() {
         // What a file says of a run again stands there already.
@@ -198,7 +199,7 @@ impl Args {
     }
 
     /// Ranks every run on its data, or on what --data names.
-    fn rank(&self, entries: &[Entry], device: Device, crew: Crew, page: &mut Page) -> Result<(), Error> {
+    fn rank(&self, entries: &mut [Entry], device: Device, crew: Crew, page: &mut Page) -> Result<(), Error> {
         let mut loaded: Option<(EncodersConfig, Encoders)> = None;
         let mut all: Vec<Ranked> = Vec::new();
         for Target { config, fingerprint, split, runs } in self.targets(entries)? {
@@ -210,8 +211,9 @@ impl Args {
             let features = if runs.len() > 1 { config.features() } else { embedded_once(&config) };
             let mut set = EvalSet::new(&split, encoders, &features, crew, None)?;
             for run in runs {
-                let Entry { trained_on, best: Some((checkpoint, model)), .. } = &entries[run] else { continue };
-                checkpoint.check_encoders(model, encoders)?;
+                let Entry { trained_on, best: Some((checkpoint, model)), .. } = &mut entries[run] else { continue };
+                checkpoint.connect(model, encoders)?;
+                let model = &*model;
                 let embeddings = set.embed(model)?;
                 let (result, ranks) = set.rank_each(&embeddings)?;
                 page.rows.push(Row {
@@ -222,7 +224,7 @@ impl Args {
                     result,
                 });
                 let found = Found { run, embeddings, ranks };
-                let seen_by = (&*encoders, model, config.data.max_megapixels);
+                let seen_by = (&*encoders, model, &features);
                 match all.iter_mut().find(|ranked| ranked.is_of(&fingerprint, &split)) {
                     Some(ranked) => {
                         page.against.extend(ranked.against(&found));
@@ -313,19 +315,21 @@ impl Ranked {
     }
 }
 
-/// Adds what was found to `gallery`, and where the model's fusion encoder looks.
+/// Adds what was found to `gallery`, where the model's fusion encoder looks, and what a cascaded head hears.
 fn show(
     gallery: &mut Gallery,
     Found { run, embeddings, ranks }: &Found,
-    (encoders, model, max_megapixels): (&Encoders, &CmdModel, i64),
+    (encoders, model, config): (&Encoders, &CmdModel, &FeatureConfig),
 ) -> Result<(), Error> {
+    let (queries, places, images) = gallery.queries(embeddings);
     let mut attention = Vec::new();
     if let Some(fusion) = model.fusion() {
-        let (queries, places, images) = gallery.queries(embeddings);
-        let looks = attend(encoders, fusion, &queries, &images, max_megapixels)?;
-        attention = places.into_iter().zip(looks).collect();
+        let looks = attend(encoders, fusion, &queries, &images, config.data.max_megapixels)?;
+        attention = places.iter().copied().zip(looks).collect();
     }
-    Ok(gallery.add(*run, embeddings, ranks, attention)?)
+    let heard = Embedder::new(encoders, model, config).heard(&gallery.sounds(&places))?;
+    let heard = places.into_iter().zip(heard).collect();
+    Ok(gallery.add(*run, embeddings, ranks, attention, heard)?)
 }
 
 /// The rows of a file of results; `DATASET=` before it names what exported embeddings are of.

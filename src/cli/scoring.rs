@@ -1,5 +1,6 @@
 //! What `cmd eval` makes of a ranking beside its recalls: parts of a split, another system on the same queries, files.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -222,7 +223,7 @@ pub(super) fn embedded_once(config: &Config) -> FeatureConfig {
 pub(super) struct Opponent {
     pub(super) name: String,
     checkpoint: Checkpoint,
-    model: CmdModel,
+    model: RefCell<CmdModel>,
     /// The configuration of its run.
     own: Config,
 }
@@ -235,7 +236,7 @@ impl Opponent {
             return Err(CheckpointError::Missing { path: checkpoint.path().to_owned(), why }.into());
         };
         let own = Config::load(&run.config(), &[], Needs::Encoders)?;
-        let model = checkpoint.load_for_inference(device)?;
+        let model = RefCell::new(checkpoint.load_for_inference(device)?);
         Ok(Self {
             name: run.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
             checkpoint,
@@ -255,11 +256,13 @@ impl Opponent {
     ) -> Result<Ranks, Error> {
         let files = |config: &Config| {
             let encoders = &config.encoders;
-            (encoders.speech.path.clone(), encoders.image.path.clone(), encoders.speech.dtype, encoders.image.dtype)
+            let paths = [&encoders.speech.path, &encoders.image.path, &encoders.text.path].map(Clone::clone);
+            (paths, encoders.speech.dtype, encoders.image.dtype, encoders.text.dtype)
         };
         let embed = |set: &mut EvalSet, encoders: &Encoders| -> Result<_, Error> {
-            self.checkpoint.check_encoders(&self.model, encoders)?;
-            let embeddings = set.embed(&self.model)?;
+            let mut model = self.model.borrow_mut();
+            self.checkpoint.connect(&mut model, encoders)?;
+            let embeddings = set.embed(&model)?;
             let ranks = set.rank_each(&embeddings)?.1;
             Ok((embeddings, ranks))
         };

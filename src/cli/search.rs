@@ -11,7 +11,7 @@ use super::trained::{How, Trained, TrainedArgs};
 use crate::checkpoint::RunLock;
 use crate::data::{Content, Dataset, Medium, files_below};
 use crate::eval::Growing;
-use crate::report::{Asked, found_page};
+use crate::report::{Asked, Query, found_page};
 use crate::search::{EFFORT, Entry, GraphConfig, GraphHead, Hit, Index, Plan, Rows};
 use crate::signals::Signals;
 use crate::telemetry::warn_once;
@@ -26,12 +26,15 @@ pub(super) struct Args {
     #[arg(value_name = "IDX", required = true)]
     index: Option<PathBuf>,
     /// A spoken query. Repeatable.
-    #[arg(long, value_name = "FILE", required_unless_present = "image")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["image", "text"])]
     speech: Vec<PathBuf>,
     /// A picture as a query. Repeatable.
     #[arg(long, value_name = "FILE")]
     image: Vec<PathBuf>,
-    /// What is to be found: images or speech; by default pictures by speech and speech by pictures, where the index holds some.
+    /// A query in words, which the frozen text encoder reads. Repeatable.
+    #[arg(long, value_name = "WORDS")]
+    text: Vec<String>,
+    /// What is to be found: images or speech; by default pictures by speech and words, and speech by pictures, where the index holds some.
     #[arg(long, value_name = "MEDIUM")]
     find: Option<Medium>,
     /// Files that are shown for each query.
@@ -93,7 +96,8 @@ const EXAMPLES: &str = "Examples:
   cmd search index photos/ --out photos.idx
   cmd search photos.idx --speech question.wav
   cmd search photos.idx --speech question.wav -k 24 --sheet found.html
-  cmd search photos.idx --image dog.jpg --find images --json";
+  cmd search photos.idx --image dog.jpg --find images --json
+  cmd search photos.idx --text \"a dog on a beach\"";
 
 pub(super) fn run(args: &Args) -> Result<(), Error> {
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;
@@ -195,33 +199,40 @@ impl Args {
         trained.check_index(&index, folder)?;
         let embedder = trained.embedder();
         let speech = self.speech.iter().map(|path| (path, Medium::Speech));
-        let queries: Vec<_> = speech.chain(self.image.iter().map(|path| (path, Medium::Image))).collect();
+        let files: Vec<_> = speech.chain(self.image.iter().map(|path| (path, Medium::Image))).collect();
         let mut contents = Vec::new();
-        for (path, medium) in &queries {
+        for (path, medium) in &files {
             contents.push(Content::read(path, *medium, embedder.audio_form(), embedder.picture_form())?);
         }
-        let rows = embedder.rows(&contents.iter().collect::<Vec<_>>(), false)?;
-        let mut found: Vec<(&Path, Medium, Vec<Hit>)> = Vec::new();
-        for ((path, medium), row) in queries.into_iter().zip(&rows) {
-            let wanted = self.find.unwrap_or_else(|| index.asked_by(medium));
+        let mut rows = embedder.rows(&contents.iter().collect::<Vec<_>>(), false)?;
+        if !self.text.is_empty() {
+            rows.extend(embedder.texts(&self.text)?);
+        }
+        let files = files.into_iter().map(|(path, medium)| Query::File(path, medium));
+        let mut found: Vec<(Query, Vec<Hit>)> = Vec::new();
+        for (query, row) in files.chain(self.text.iter().map(|words| Query::Words(words))).zip(&rows) {
+            let wanted = self.find.unwrap_or_else(|| index.asked_by(query.asks_as()));
             let effort = (!self.exact).then_some(self.effort);
-            found.push((path, medium, index.search(row, wanted, self.k as usize, effort)?));
+            found.push((query, index.search(row, wanted, self.k as usize, effort)?));
         }
         if let Some(sheet) = &self.sheet {
-            let asked = found.iter().map(|(query, medium, hits)| Asked { query, medium: *medium, hits });
+            let asked = found.iter().map(|(query, hits)| Asked { query: *query, hits });
             let page = found_page(&asked.collect::<Vec<_>>(), trained.config.data.max_megapixels);
             std::fs::write(sheet, page).map_err(Error::output(sheet))?;
         }
         if self.json {
             let queries: Vec<Value> = found
                 .iter()
-                .map(|(query, medium, found)| json!({ "query": query, "medium": medium, "found": found }))
+                .map(|(query, found)| match query {
+                    Query::File(path, medium) => json!({ "query": path, "medium": medium, "found": found }),
+                    Query::Words(words) => json!({ "query": words, "medium": "text", "found": found }),
+                })
                 .collect();
             return print(&format!("{:#}\n", json!({ "index": folder, "queries": queries })));
         }
         let mut text = String::new();
-        for (query, _, hits) in &found {
-            text += &format!("{}\n", query.display());
+        for (query, hits) in &found {
+            text += &format!("{query}\n");
             for hit in hits {
                 text += &format!("{:8.4}  {}\n", hit.score, hit.file.display());
             }

@@ -82,12 +82,15 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
     let index = Index::open(&args.index)?;
     let trained = args.trained.load(Some(index.checkpoint()))?;
     trained.check_index(&index, &args.index)?;
+    // Now, and not at the first query.
+    trained.encoders.names_text().then(|| trained.encoders.text("words")).transpose()?;
     let embedder = trained.embedder();
     let shelf = Shelf {
         about: About {
             checkpoint: trained.name(),
             index: name_of(&args.index),
             attention: trained.model.fusion().is_some(),
+            text: trained.encoders.names_text(),
         },
         index,
         audio: embedder.audio_form(),

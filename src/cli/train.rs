@@ -326,12 +326,13 @@ fn sent_config(own: Option<Config>, overrides: &[Override], world: &World) -> Re
 
 fn describe(dataset: &Dataset, encoders: &Encoders, session: &Session, world: &World, run: &RunDir) {
     tracing::info!(
-        "{}: {} images, {} utterances; speech encoder {}, image encoder {}",
+        "{}: {} images, {} utterances; speech encoder {}, image encoder {}{}",
         dataset.name,
         dataset.images.len(),
         dataset.utterances.len(),
         encoders.speech().spec().name,
-        encoders.image().spec().name
+        encoders.image().spec().name,
+        session.state().text_encoder.as_ref().map_or(String::new(), |text| format!(", text encoder {}", text.name))
     );
     let processes = if world.size() > 1 { format!(" in {} processes", world.size()) } else { String::new() };
     tracing::info!(

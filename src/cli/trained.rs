@@ -10,7 +10,7 @@ use super::eval::load_config;
 use crate::checkpoint::{Checkpoint, CheckpointError, RunDir};
 use crate::config::{Config, ConfigError, Needs, Override};
 use crate::data::{Content, GroupReader, Medium, OnError, Weight, stamp};
-use crate::encoders::Encoders;
+use crate::encoders::{Encoders, TextEncoder};
 use crate::eval::{Embedded, Embedder};
 use crate::model::CmdModel;
 use crate::search::Index;
@@ -110,9 +110,9 @@ impl TrainedArgs {
                 return Err(CheckpointError::Missing { path: checkpoint.path().to_owned(), why: why.to_owned() }.into());
             }
         };
-        let model = checkpoint.load(device)?;
+        let mut model = checkpoint.load(device)?;
         let encoders = Encoders::load(&config.encoders, device)?;
-        checkpoint.check_encoders(&model, &encoders)?;
+        checkpoint.connect(&mut model, &encoders)?;
         Ok(Trained { checkpoint, config, model, encoders })
     }
 }
@@ -140,17 +140,23 @@ impl Trained {
         )))
     }
 
-    /// BLAKE3 of the checkpoint's weights and of both encoders: of everything that an embedding depends on beside its file.
+    /// BLAKE3 of the checkpoint's weights and of the encoders: of everything that an embedding depends on beside its file.
     pub(super) fn fingerprint(&self) -> Result<String, Error> {
         let weights = std::fs::read(self.checkpoint.path()).map_err(Error::output(self.checkpoint.path()))?;
         let mut hash = blake3::Hasher::new();
         hash.update(blake3::hash(&weights).as_bytes());
-        for fingerprint in [self.encoders.speech().fingerprint(), self.encoders.image().fingerprint()] {
+        let hears_keywords = self.model.speech().cascade().is_some();
+        let text = hears_keywords.then(|| self.encoders.text("a cascaded head")).transpose()?;
+        let fingerprints = [self.encoders.speech().fingerprint(), self.encoders.image().fingerprint()];
+        for fingerprint in fingerprints.into_iter().chain(text.map(TextEncoder::fingerprint)) {
             hash.update(fingerprint.as_bytes());
         }
         let encoders = &self.config.encoders;
         let (seconds, megapixels) = (self.config.audio.eval_max_seconds, self.config.data.max_megapixels);
-        let how = format!("{:?} {:?} {seconds} {megapixels}", encoders.speech.dtype, encoders.image.dtype);
+        let mut how = format!("{:?} {:?} {seconds} {megapixels}", encoders.speech.dtype, encoders.image.dtype);
+        if hears_keywords {
+            how += &format!(" {:?}", encoders.text.dtype);
+        }
         Ok(hash.update(how.as_bytes()).finalize().to_hex().to_string())
     }
 

@@ -16,7 +16,7 @@ pub use load::{ConfigError, Needs};
 use crate::Key;
 use crate::data::{AudioConfig, DataConfig};
 use crate::distributed::DistributedConfig;
-use crate::encoders::{EncodersConfig, ImageEncoderConfig, SpeechEncoderConfig};
+use crate::encoders::{EncodersConfig, ImageEncoderConfig, SpeechEncoderConfig, TextEncoderConfig};
 use crate::eval::EvalConfig;
 use crate::features::FeatureConfig;
 use crate::train::{
@@ -32,7 +32,7 @@ pub struct Config {
     pub data: DataConfig,
     /// Lengths of audio.
     pub audio: AudioConfig,
-    /// The two frozen encoders.
+    /// The frozen encoders.
     pub encoders: EncodersConfig,
     /// The speech head.
     pub speech: SpeechConfig,
@@ -57,11 +57,12 @@ pub struct Config {
 }
 
 /// Names and keys of the sections, in the order in which they are shown.
-const SECTIONS: [(&str, &[Key]); 14] = [
+const SECTIONS: [(&str, &[Key]); 15] = [
     ("data", DataConfig::KEYS),
     ("audio", AudioConfig::KEYS),
     ("encoders.speech", SpeechEncoderConfig::KEYS),
     ("encoders.image", ImageEncoderConfig::KEYS),
+    ("encoders.text", TextEncoderConfig::KEYS),
     ("speech", SpeechConfig::KEYS),
     ("fusion", FusionConfig::KEYS),
     ("noise", NoiseConfig::KEYS),

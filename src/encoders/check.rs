@@ -2,8 +2,9 @@
 
 use tch::{Kind, Tensor};
 
-use super::{ImageSpec, ImageStates, SpeechSpec, SpeechStates};
+use super::{ImageSpec, ImageStates, SpeechSpec, SpeechStates, TextSpec, TorchScript};
 use crate::data::{Pixels, Waveforms};
+use crate::model::Vocabulary;
 
 /// Two utterances of different length, the shorter zero-padded.
 pub(super) fn waveforms(spec: &SpeechSpec) -> Waveforms {
@@ -52,6 +53,57 @@ pub(super) fn image_states(spec: &ImageSpec, states: &ImageStates) -> Result<(),
         &[Some(2), Some(spec.patches()), Some(spec.width)],
         "[B, grid rows x columns, width]",
     )
+}
+
+/// What breaks the contract in a text encoder, or the kind of its embeddings.
+pub(super) fn text(spec: &TextSpec, words: &Vocabulary, encoder: &TorchScript<TextSpec>) -> Result<Kind, String> {
+    let Vocabulary { ids, vectors } = words;
+    let count = ids.len() as i64;
+    shape("the second of vocabulary", vectors, &[Some(count), Some(spec.token_width)], "[V, token_width]")?;
+    floats("the second of vocabulary", vectors)?;
+    if count < 2 || ids.iter().any(|id| !(0..spec.vocabulary).contains(id) || [spec.start, spec.end].contains(id)) {
+        return Err(
+            "vocabulary must give two or more ids below that of its spec(), and neither start nor end".to_owned()
+        );
+    }
+    // Two words, and one of them.
+    let (first, second) = (ids[0], ids[count as usize - 1]);
+    let rows = [spec.start, first, second, spec.end, spec.start, first, spec.end, 0];
+    let rows = Tensor::from_slice(&rows).view([2, 4]);
+    let embedded = encoder.tokens(&rows)?;
+    shape("the embedding", &embedded, &[Some(2), Some(spec.width)], "[B, width]")?;
+    floats("the embedding", &embedded)?;
+    repeats("embeddings", &embedded, &encoder.tokens(&rows)?)?;
+    let near = |what: &str, one: &Tensor, other: &Tensor| {
+        let [one, other] = [one, other].map(|embedding| embedding.detach().to_kind(Kind::Float));
+        let scale = one.abs().max().double_value(&[]);
+        let most = if embedded.kind() == Kind::Float { 1e-3 } else { 5e-2 };
+        if one.size() == other.size() && (&one - &other).abs().max().double_value(&[]) <= most * scale {
+            Ok(())
+        } else {
+            Err(what.to_owned())
+        }
+    };
+    let alone = encoder.tokens(&rows.narrow(0, 1, 1).narrow(1, 0, 3))?;
+    near("zeros behind a text change its embedding", &embedded.narrow(0, 1, 1), &alone)?;
+    let places = Tensor::from_slice(&[0, count - 1]).to_device(vectors.device());
+    let keywords = vectors.index_select(0, &places).unsqueeze(0).set_requires_grad(true);
+    let read = encoder.keywords(&keywords);
+    near(
+        "keywords makes something else of a vocabulary's vectors than forward of their tokens",
+        &embedded.narrow(0, 0, 1),
+        &read,
+    )?;
+    if !read.requires_grad() {
+        return Err("keywords gives no gradient for its input".to_owned());
+    }
+    let gradient = Tensor::run_backward(&[read.square().sum(Kind::Float)], &[&keywords], false, false);
+    let is_one = gradient[0].defined() && gradient[0].isfinite().all().int64_value(&[]) != 0;
+    if is_one {
+        Ok(embedded.kind())
+    } else {
+        Err("the gradient of keywords for its input is none, or not finite".to_owned())
+    }
 }
 
 /// What breaks the contract when the same input goes in twice.

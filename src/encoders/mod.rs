@@ -1,11 +1,14 @@
-//! The frozen encoders (Section 2.1): HuBERT for speech, CLIP for images, each a TorchScript file of a fixed form
-//! (`docs/encoders.md`), behind the trait [`FrozenEncoder`].
+//! The frozen encoders (Section 2.1): HuBERT for speech, CLIP for images, and where words are read CLIP for texts, each a TorchScript file of a fixed
+//! form (`docs/encoders.md`), behind the trait [`FrozenEncoder`].
 
 mod check;
+mod mended;
 mod pair;
 mod precision;
 mod section;
 mod spec;
+mod text;
+mod tokenizer;
 mod torchscript;
 
 use std::path::PathBuf;
@@ -14,8 +17,10 @@ use tch::{Kind, Tensor};
 
 pub use pair::Encoders;
 pub use precision::Precision;
-pub use section::{Cache, EncodersConfig, ImageEncoderConfig, SpeechEncoderConfig};
-pub use spec::{ImageSpec, SpeechSpec};
+pub use section::{Cache, EncodersConfig, ImageEncoderConfig, SpeechEncoderConfig, TextEncoderConfig};
+pub use spec::{ImageSpec, SpeechSpec, TextSpec};
+pub use text::TextEncoder;
+pub use tokenizer::Tokenizer;
 pub use torchscript::TorchScript;
 
 /// A frozen encoder; its outputs carry no gradient.
@@ -79,7 +84,7 @@ pub enum EncoderError {
         source: std::io::Error,
         /// The configuration's key.
         key: String,
-        /// "speech" or "image".
+        /// "speech", "image" or "text".
         modality: &'static str,
     },
     /// libtorch cannot read it.
@@ -92,8 +97,34 @@ pub enum EncoderError {
         /// The configuration's key.
         key: String,
     },
+    /// None was named where one is needed.
+    #[error(
+        "{what} needs a frozen text encoder: encoders.text.path must name its TorchScript file, made by scripts/export_clip.py --text"
+    )]
+    NoText {
+        /// What needs it.
+        what: String,
+    },
+    /// Not the text encoder that a model's keywords are of.
+    #[error("{}: is not the text encoder that this model's keywords are of: {why}", path.display())]
+    OtherText {
+        /// The text encoder's file.
+        path: PathBuf,
+        /// What does not fit.
+        why: String,
+    },
+    /// The text encoder's embeddings are no neighbours of the image encoder's.
+    #[error("{}: its embeddings are {text} wide and those of encoders.image.path {image}; both must come from the same CLIP", path.display())]
+    Widths {
+        /// The text encoder's file.
+        path: PathBuf,
+        /// Its E.
+        text: i64,
+        /// The image encoder's E.
+        image: i64,
+    },
     /// The other encoder.
-    #[error("{}: {key} names a {found} encoder where a {expected} encoder is needed; are the two paths swapped?", path.display())]
+    #[error("{}: {key} names a {found} encoder where a {expected} encoder is needed; are two paths swapped?", path.display())]
     Swapped {
         /// The file.
         path: PathBuf,

@@ -1,4 +1,4 @@
-//! `[encoders.speech]` and `[encoders.image]`.
+//! `[encoders.speech]`, `[encoders.image]` and `[encoders.text]`.
 
 use std::path::PathBuf;
 
@@ -40,7 +40,7 @@ impl<'de> Deserialize<'de> for Cache {
     }
 }
 
-/// `[encoders]`: the two frozen encoders.
+/// `[encoders]`: the frozen encoders.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EncodersConfig {
@@ -48,6 +48,8 @@ pub struct EncodersConfig {
     pub speech: SpeechEncoderConfig,
     /// CLIP's image tower.
     pub image: ImageEncoderConfig,
+    /// CLIP's text tower, where texts or keywords are read.
+    pub text: TextEncoderConfig,
 }
 
 section! {
@@ -78,5 +80,17 @@ section! {
         Fixed, Range::Any => dtype: Precision = Precision::File;
         /// Keep the image features, computed once: "none", "memory" (of the training data, in each process) or "disk".
         Here, Range::Any => cache: Cache = Cache::None;
+    }
+}
+
+section! {
+    /// `[encoders.text]`
+    pub struct TextEncoderConfig {
+        /// TorchScript file of the frozen text encoder (CLIP's); needed for speech.head = "cascaded", loss.text and queries in words.
+        Here, Range::Path("\"clip_text.pt\"") => path: Option<PathBuf> = None;
+        /// Texts in one forward of the frozen encoder; bounds memory, changes results by rounding alone.
+        Inexact, between(1, 1 << 16) => batch_size: i64 = 64;
+        /// Kind of its numbers: "file" (that of the file), "f32", "tf32", "bf16" or "f16".
+        Fixed, Range::Any => dtype: Precision = Precision::File;
     }
 }

@@ -52,3 +52,27 @@ impl ImageSpec {
         self.grid[0] * self.grid[1]
     }
 }
+
+/// A frozen text encoder.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct TextSpec {
+    /// Version of the contract.
+    pub format: i64,
+    /// Name.
+    pub name: String,
+    /// Where the weights come from.
+    #[serde(default)]
+    pub source: String,
+    /// Tokens of the longest text, with start and end.
+    pub context: i64,
+    /// E: width of the output.
+    pub width: i64,
+    /// W: width of a token's embedding.
+    pub token_width: i64,
+    /// Number of token ids.
+    pub vocabulary: i64,
+    /// Id before a text.
+    pub start: i64,
+    /// Id behind it.
+    pub end: i64,
+}

@@ -7,9 +7,12 @@ use serde::de::DeserializeOwned;
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
 use super::spec::FORMAT;
-use super::{EncoderError, FrozenEncoder, ImageSpec, ImageStates, Precision, SpeechSpec, SpeechStates, check};
+use super::tokenizer::TOKENS;
+use super::{
+    EncoderError, FrozenEncoder, ImageSpec, ImageStates, Precision, SpeechSpec, SpeechStates, TextSpec, check,
+};
 use crate::data::{Pixels, Waveforms};
-use crate::model::{LibtorchError, catch_libtorch};
+use crate::model::{LibtorchError, Vocabulary, catch_libtorch};
 
 /// A TorchScript module with the spec of a modality.
 #[derive(Debug)]
@@ -134,6 +137,97 @@ impl FrozenEncoder for TorchScript<ImageSpec> {
     }
 }
 
+impl TorchScript<TextSpec> {
+    /// Loads a text encoder onto `device` and checks it; with the tokens that keywords may be.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no TorchScript or breaks the contract.
+    pub fn text(path: &Path, precision: Precision, device: Device) -> Result<(Self, Vocabulary), EncoderError> {
+        let mut encoder = Self::load(path, precision, device, "text")?;
+        let TextSpec { context, width, token_width, vocabulary, .. } = encoder.spec;
+        encoder.positive(&[context, width, token_width, vocabulary])?;
+        let marks = [encoder.spec.start, encoder.spec.end];
+        if vocabulary != TOKENS || context < 4 || !marks.iter().all(|mark| (0..vocabulary).contains(mark)) {
+            return Err(encoder.broken(format!(
+                "its spec() has a vocabulary of {vocabulary}, context {context}, start {} and end {}; CLIP's tokenizer has {TOKENS} tokens, start and end among \
+                 them, and two words with these need a context of 4",
+                marks[0], marks[1]
+            )));
+        }
+        let broken = |encoder: &Self, why| Err(encoder.broken(why));
+        let words = match catch_libtorch(|| encoder.words()).unwrap_or_else(|error| Err(error.why)) {
+            Ok(words) => words,
+            Err(why) => return broken(&encoder, why),
+        };
+        let checked = catch_libtorch(|| check::text(&encoder.spec, &words, &encoder));
+        match checked.unwrap_or_else(|error| Err(error.why)) {
+            Ok(kind) => encoder.settle(kind)?,
+            Err(why) => return broken(&encoder, why),
+        }
+        Ok((encoder, words))
+    }
+
+    fn words(&self) -> Result<Vocabulary, String> {
+        let output = self.module.method_is::<IValue>("vocabulary", &[]).map_err(|error| one_line(&error))?;
+        let [ids, vectors] = two_tensors(output, "vocabulary")?;
+        let ids = Vec::try_from(&ids.to_device(Device::Cpu))
+            .map_err(|_| "vocabulary gives ids that are no row of whole numbers")?;
+        Ok(Vocabulary { ids, vectors: vectors.to_kind(Kind::Float) })
+    }
+
+    /// The embedding [B, E] of rows of tokens i64 [B, n].
+    pub(super) fn tokens(&self, tokens: &Tensor) -> Result<Tensor, String> {
+        self.precision.apply();
+        let output = self.module.forward_ts(&[tokens.to_device(self.device)]);
+        Precision::F32.apply();
+        output.map_err(|error| one_line(&error))
+    }
+
+    /// The embedding [B, E] of token embeddings [B, K, W] between start and end, with a gradient for them.
+    ///
+    /// # Panics
+    /// When libtorch fails, as tch does.
+    pub(super) fn keywords(&self, vectors: &Tensor) -> Tensor {
+        // Gradients of 16-bit floats with five bits of exponent would be rounded to 0 on their way back.
+        let scale = if self.kind == Kind::Half { HALF_SCALE } else { 1.0 };
+        self.precision.apply();
+        let output = self.module.method_ts("keywords", &[with_gradient_times(vectors, 1.0 / scale)]);
+        Precision::F32.apply();
+        let output = output.unwrap_or_else(|error| panic!("{}", one_line(&error)));
+        with_gradient_times(&output.to_kind(Kind::Float), scale)
+    }
+}
+
+impl FrozenEncoder for TorchScript<TextSpec> {
+    type Spec = TextSpec;
+    type Input = Tensor;
+    type Features = Tensor;
+
+    fn spec(&self) -> &TextSpec {
+        &self.spec
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    fn failed(&self, why: String) -> EncoderError {
+        self.forward_error(why)
+    }
+
+    fn forward(&self, input: &Tensor) -> Result<Tensor, EncoderError> {
+        tch::no_grad(|| self.tokens(input)).map_err(|why| self.forward_error(why))
+    }
+}
+
 impl<Spec: DeserializeOwned> TorchScript<Spec> {
     fn load(path: &Path, precision: Precision, device: Device, modality: &'static str) -> Result<Self, EncoderError> {
         let key = format!("encoders.{modality}.path");
@@ -188,19 +282,7 @@ impl<Spec: DeserializeOwned> TorchScript<Spec> {
         let outputs = self.module.forward_is(&inputs);
         // What is trained is computed in full.
         Precision::F32.apply();
-        match outputs.map_err(|error| one_line(&error))? {
-            IValue::Tuple(outputs) => {
-                let count = outputs.len();
-                let tensors: Option<Vec<Tensor>> = outputs
-                    .into_iter()
-                    .map(|output| if let IValue::Tensor(tensor) = output { Some(tensor) } else { None })
-                    .collect();
-                let tensors = tensors.ok_or("forward returns something that is no tensor")?;
-                <[Tensor; 2]>::try_from(tensors)
-                    .map_err(|_| format!("forward returns {count} outputs where 2 are needed"))
-            }
-            _ => Err("forward does not return a tuple of two tensors".to_owned()),
-        }
+        two_tensors(outputs.map_err(|error| one_line(&error))?, "forward")
     }
 
     /// Notes the kind of the features, which has to be the one that was asked for.
@@ -248,4 +330,30 @@ impl<Spec: DeserializeOwned> TorchScript<Spec> {
 /// The line of a libtorch error that says what is wrong.
 fn one_line(error: &tch::TchError) -> String {
     LibtorchError::new(&error.to_string()).why
+}
+
+/// By what gradients of a text encoder in f16 are multiplied on their way back through it.
+const HALF_SCALE: f64 = 4096.0;
+
+/// `x`, whose gradient is multiplied by `scale` on its way back.
+fn with_gradient_times(x: &Tensor, scale: f64) -> Tensor {
+    if scale == 1.0 {
+        return x.shallow_clone();
+    }
+    let scaled = x * scale;
+    &scaled + (x - &scaled).detach()
+}
+
+/// The two tensors that `method` returned.
+fn two_tensors(output: IValue, method: &str) -> Result<[Tensor; 2], String> {
+    let IValue::Tuple(outputs) = output else {
+        return Err(format!("{method} does not return a tuple of two tensors"));
+    };
+    let count = outputs.len();
+    let tensors: Option<Vec<Tensor>> = outputs
+        .into_iter()
+        .map(|output| if let IValue::Tensor(tensor) = output { Some(tensor) } else { None })
+        .collect();
+    let tensors = tensors.ok_or_else(|| format!("{method} returns something that is no tensor"))?;
+    <[Tensor; 2]>::try_from(tensors).map_err(|_| format!("{method} returns {count} outputs where 2 are needed"))
 }

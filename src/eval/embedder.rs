@@ -13,7 +13,7 @@ use crate::model::{CmdModel, LibtorchError, catch_libtorch, numbers_of};
 #[derive(Clone, Copy)]
 pub struct Embedder<'a> {
     pub(super) encoders: &'a Encoders,
-    model: &'a CmdModel,
+    pub(super) model: &'a CmdModel,
     pub(super) audio: AudioForm,
     pictures: PictureForm,
     /// Of one forward of the speech encoder, with the padding.
@@ -85,7 +85,9 @@ impl<'a> Embedder<'a> {
         self.for_each_chunk(sounds, |places, states| {
             let lengths = numbers_of(&states.frames)?;
             let forward = || tch::no_grad(|| self.model.speech().forward_frames(&states.hidden, &states.frames));
-            let chunk = catch_libtorch(|| forward().to_device(Device::Cpu))?;
+            let Some(chunk) = catch_libtorch(|| forward().map(|frames| frames.to_device(Device::Cpu)))? else {
+                return Err(EvalError::NoFrames);
+            };
             for ((row, place), frames) in (0..).zip(places).zip(lengths) {
                 all.push((*place, catch_libtorch(|| chunk.get(row).narrow(0, 0, 1 + frames).contiguous())?));
             }
@@ -102,6 +104,17 @@ impl<'a> Embedder<'a> {
     pub fn images(&self, pictures: &[&Picture]) -> Result<Tensor, EvalError> {
         let states = self.encoders.encode_images(&Pixels::stack(pictures)).map_err(FeatureError::from)?;
         Ok(catch_libtorch(|| CmdModel::image_embedding(&states.cls).to_device(Device::Cpu))?)
+    }
+
+    /// The embedding of each of `texts`, `[E]`, L2-normalised.
+    ///
+    /// # Errors
+    /// When there is no text encoder, or it fails.
+    pub fn texts<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Vec<f32>>, EvalError> {
+        let rows = self.encoders.text("a query in words").and_then(|encoder| encoder.embed(texts));
+        let rows = rows.map_err(FeatureError::from)?;
+        let rows = catch_libtorch(|| values(&rows.to_device(Device::Cpu)))?;
+        Ok(rows.chunks_exact(self.width()).map(<[f32]>::to_vec).collect())
     }
 
     /// The rows of each of `contents`, `[E]` or, of a sound with `frames`, [1 + T, E], one behind the other.
@@ -133,10 +146,10 @@ impl<'a> Embedder<'a> {
     }
 
     /// Hidden states chunk by chunk, with the places of the sounds that they are of.
-    fn for_each_chunk(
+    pub(super) fn for_each_chunk(
         &self,
         sounds: &[&Audio],
-        mut visit: impl FnMut(&[usize], &SpeechStates) -> Result<(), LibtorchError>,
+        mut visit: impl FnMut(&[usize], &SpeechStates) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
         let waves: Vec<&[f32]> = sounds.iter().map(|sound| sound.samples.as_slice()).collect();
         let chunks = self.encoders.encode_sounds(&waves, self.most_samples).map_err(FeatureError::from)?;

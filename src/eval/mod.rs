@@ -10,6 +10,7 @@ mod exports;
 mod forms;
 mod growing;
 mod interval;
+mod keywords;
 mod look;
 mod mteb;
 mod nearest;
@@ -22,6 +23,7 @@ mod result;
 mod section;
 mod sheet;
 mod table;
+mod texts;
 mod vectors;
 
 pub use attention::{Attention, attend};
@@ -34,6 +36,7 @@ pub use exports::{export_ranks, export_trec};
 pub use forms::{Form, json_line, npy_header};
 pub use growing::{Embedded, Growing};
 pub use interval::percentile_interval;
+pub use keywords::{Heard, Keyword};
 pub use look::{Look, LookPart};
 pub use mteb::export_mteb;
 pub use nearest::{nearest, nearest_to};
@@ -46,6 +49,7 @@ pub use result::{InFamily, Protocol, SplitResult};
 pub use section::EvalConfig;
 pub use sheet::RetrievalSheet;
 pub use table::table;
+pub use texts::Texts;
 pub use vectors::{Score, Vectors, VectorsError};
 
 use crate::data::DataError;
@@ -68,6 +72,17 @@ pub enum EvalError {
     /// libtorch failed.
     #[error("evaluation: libtorch failed: {error}{advice}", error = .0, advice = memory_advice(.0))]
     Libtorch(#[from] LibtorchError),
+    /// Frames were asked for of a head that gives none.
+    #[error("a cascaded head gives keywords and no frames: ask for its embeddings without frames")]
+    NoFrames,
+    /// Words are missing that queries are to be made of.
+    #[error("{what}: {why}")]
+    Texts {
+        /// What asked for them.
+        what: String,
+        /// What is missing.
+        why: String,
+    },
 }
 
 fn memory_advice(error: &LibtorchError) -> &'static str {

@@ -80,16 +80,29 @@ impl Recalls {
     /// # Errors
     /// When there is nothing to rank. Images without an utterance stay in the gallery but are no queries.
     pub fn new(ranks: &Ranks, owners: &[usize]) -> Result<Self, RecallError> {
-        if owners.is_empty() {
+        Self::of_groups(ranks, owners, &(0..ranks.images.len()).collect::<Vec<_>>())
+    }
+
+    /// As [`Self::new`]; of each query its image is given, by which the bootstrap resamples: of each utterance, and of each item that they are ranked with.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(super) fn of_groups(ranks: &Ranks, speech: &[usize], items: &[usize]) -> Result<Self, RecallError> {
+        if speech.is_empty() {
             return Err(RecallError::Empty);
         }
-        let mut speech_groups = vec![Vec::new(); ranks.images.len()];
-        for (owner, rank) in owners.iter().zip(&ranks.speech) {
-            speech_groups[*owner].push(*rank);
-        }
-        let queries = ranks.images.iter().filter(|rank| **rank > 0);
-        let image_groups: Vec<Vec<usize>> = queries.map(|rank| vec![*rank]).collect();
-        let (speech_to_image, image_to_speech) = (Direction::new(&speech_groups), Direction::new(&image_groups));
+        let groups = |images: &[usize], ranks: &[usize]| {
+            let mut groups = vec![Vec::new(); images.iter().max().map_or(0, |most| most + 1)];
+            // Rank 0 is of no query.
+            images
+                .iter()
+                .zip(ranks)
+                .filter(|(_, rank)| **rank > 0)
+                .for_each(|(image, rank)| groups[*image].push(*rank));
+            groups
+        };
+        let speech_to_image = Direction::new(&groups(speech, &ranks.speech));
+        let image_to_speech = Direction::new(&groups(items, &ranks.images));
         let mean = Mean {
             r1: (speech_to_image.r1 + image_to_speech.r1) / 2.0,
             r5: (speech_to_image.r5 + image_to_speech.r5) / 2.0,

@@ -66,6 +66,16 @@ pub enum Protocol {
         /// β.
         beta: f64,
     },
+    /// Words in the place of speech, by the frozen text encoder (see [`super::Texts`]).
+    Text {
+        /// What they are: captions, or the name of a recogniser.
+        of: String,
+    },
+    /// Speech and what is said: texts in the place of images.
+    SpeechText {
+        /// Different texts.
+        texts: usize,
+    },
 }
 
 impl std::fmt::Display for Protocol {
@@ -73,6 +83,8 @@ impl std::fmt::Display for Protocol {
         match self {
             Self::Rerank { k, mix, .. } => write!(out, "reranked {k}, mix {mix:.2}"),
             Self::QueryBank { split, .. } => write!(out, "query bank {split}"),
+            Self::Text { of } => write!(out, "{of} as words"),
+            Self::SpeechText { texts } => write!(out, "{texts} texts for images"),
         }
     }
 }

@@ -171,7 +171,7 @@ impl<'a> FeatureSource<'a> {
         }
         let images = self.images(batch, image_place)?;
         let speech_place = speech_place.shallow_clone();
-        Ok((Encoded { speech, speech_place, image_cls: images.cls, patches: images.patches }, extra))
+        Ok((Encoded { text: None, speech, speech_place, image_cls: images.cls, patches: images.patches }, extra))
     }
 
     fn images(&self, batch: &Batch, place: &Tensor) -> Result<ImageStates, FeatureError> {

@@ -1,14 +1,18 @@
 //! The trained model as a whole and its objective L = L_sic + alpha L_cmd (Eq. 7).
 
+use std::rc::Rc;
+
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
+use super::cascade::{HeadKind, KeywordReader, Vocabulary};
 use super::contrastive::{SameImage, Targets, TeacherLogits};
-use super::fusion::{Fused, FusionEncoder, QueryNorm, relative_entropy};
+use super::fusion::{Fused, FusionEncoder, QueryNorm};
 use super::layers::l2_normalise;
 use super::noise::PatchNoise;
 use super::parameters::{Initial, ParameterSpec, Parameters};
 use super::speech_head::SpeechHead;
+use super::stages::{Denoising, Embedded, FurtherImages, Losses, Teacher, TextAnchor};
 
 /// Start of the temperature (Section 2.3 leaves it open; CLIP's).
 const INITIAL_TAU: f64 = 0.07;
@@ -18,7 +22,7 @@ const LOG_INV_TAU: &str = "log_inv_tau";
 const CMD_LOG_INV_TAU: &str = "cmd_log_inv_tau";
 
 /// Shape of the model; a checkpoint carries it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
     /// L: hidden states of the speech encoder.
     pub layers: i64,
@@ -35,13 +39,16 @@ pub struct ModelConfig {
     /// Whether L_cmd has a temperature of its own; of no use without a fusion encoder.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own_temperature: bool,
+    /// What makes S_cls of the hidden states.
+    #[serde(default, skip_serializing_if = "HeadKind::is_parallel")]
+    pub head: HeadKind,
 }
 
 impl ModelConfig {
     /// Names, shapes and starts of all parameters.
     #[must_use]
     pub fn parameters(&self) -> Vec<ParameterSpec> {
-        let mut specs = SpeechHead::specs(self.layers, self.speech_width, self.width);
+        let mut specs = SpeechHead::specs(self.layers, self.speech_width, self.width, self.head);
         if let Some(query_norm) = self.fusion {
             specs.extend(FusionEncoder::specs(self.width, query_norm));
         }
@@ -105,107 +112,6 @@ pub struct LossOptions {
     pub gradient: CmdGradient,
 }
 
-/// Frozen features of a batch of b rows.
-#[derive(Debug)]
-pub struct Encoded {
-    /// Hidden states, in chunks.
-    pub speech: Vec<SpeechChunk>,
-    /// i64 `[b]`: where each row stands in the chunks, one behind the other.
-    pub speech_place: Tensor,
-    /// [b, E]: the image encoder's CLS output, not normalised.
-    pub image_cls: Tensor,
-    /// [b, N, E]: its patches.
-    pub patches: Tensor,
-}
-
-/// Hidden states of c rows of a batch.
-#[derive(Debug)]
-pub struct SpeechChunk {
-    /// [L, c, T, D]: hidden states of the speech encoder.
-    pub hidden: Tensor,
-    /// i64 `[c]`: valid frames.
-    pub frames: Tensor,
-    /// i64 `[c]`: their rows in the batch.
-    pub rows: Tensor,
-}
-
-/// Images beside those of a batch that its speech is told from: I_cls of the training split, which never changes.
-#[derive(Debug)]
-pub struct FurtherImages {
-    /// [M, E], L2-normalised.
-    pub cls: Tensor,
-    /// bool `[M]`: those that the batch shows itself, which do not count.
-    pub shown: Option<Tensor>,
-}
-
-impl FurtherImages {
-    /// Logits [B, M] of S_cls [B, E].
-    fn logits(&self, speech_cls: &Tensor, inverse_tau: &Tensor) -> Tensor {
-        let logits = speech_cls.matmul(&self.cls.tr()) * inverse_tau;
-        match &self.shown {
-            Some(shown) => logits.masked_fill(shown, f64::NEG_INFINITY),
-            None => logits,
-        }
-    }
-}
-
-/// An average of the model, whose S_cls say how alike wrong pairs are (distillation).
-#[derive(Debug)]
-pub struct Teacher {
-    /// Its S_cls, [B, E], without dropout and without a gradient.
-    pub speech_cls: Tensor,
-    /// a: its part in what is right.
-    pub weight: f64,
-}
-
-/// What the losses of a batch are computed from.
-#[derive(Debug)]
-pub struct Embedded {
-    /// S_cls, [B, E].
-    pub speech_cls: Tensor,
-    /// [B, E]: the image encoder's CLS output, not normalised.
-    pub image_cls: Tensor,
-    /// [B, N, E]: its patches.
-    pub patches: Tensor,
-    /// i64 `[B]`: rows with equal numbers show the same image.
-    pub image_ids: Tensor,
-    /// Takes part in L_sic.
-    pub teacher: Option<Teacher>,
-}
-
-/// Losses of a batch, scalars but for `cmd`'s diagnostics.
-#[derive(Debug)]
-pub struct Losses {
-    /// L, Eq. 7.
-    pub total: Tensor,
-    /// L_sic, Eq. 5.
-    pub sic: Tensor,
-    /// The denoising branch, unless alpha is 0.
-    pub cmd: Option<Denoising>,
-    /// S_cls, [B, E].
-    pub speech_cls: Tensor,
-    /// I_cls, [B, E].
-    pub image_cls: Tensor,
-}
-
-/// The denoising branch.
-#[derive(Debug)]
-pub struct Denoising {
-    /// L_cmd, Eq. 6.
-    pub loss: Tensor,
-    /// F^I', see [`Fused`].
-    pub denoised: Tensor,
-    /// Attention over the patches, see [`Fused`].
-    pub attention: Tensor,
-}
-
-impl Denoising {
-    /// Mean entropy of the attention relative to log N; near 1, the pooling is a mean and CMD decays to contrast with it.
-    pub fn attention_entropy(&self) -> Tensor {
-        relative_entropy(&self.attention)
-    }
-}
-
 /// Speech head, fusion encoder and temperature over one set of parameters.
 #[derive(Debug)]
 pub struct CmdModel {
@@ -224,13 +130,49 @@ impl CmdModel {
     pub fn new(config: ModelConfig, seed: u64, device: Device) -> Self {
         let parameters = Parameters::new(config.parameters(), seed, device);
         Self {
-            speech: SpeechHead::bind(&parameters, config.heads, config.normalize_layers),
+            speech: SpeechHead::bind(&parameters, config.heads, config.normalize_layers, config.head),
             fusion: config.fusion.map(|query_norm| FusionEncoder::bind(&parameters, query_norm)),
             log_inv_tau: parameters.get(LOG_INV_TAU),
             cmd_log_inv_tau: config.has_own_temperature().then(|| parameters.get(CMD_LOG_INV_TAU)),
             config,
             parameters,
         }
+    }
+
+    /// One of the same shape with the same values of its own; what a cascaded head holds beside its parameters is shared.
+    #[must_use]
+    pub fn twin(&self) -> Self {
+        let mut twin = Self::new(self.config.clone(), 0, self.parameters.flat().device());
+        tch::no_grad(|| twin.parameters.flat().shallow_clone().copy_(self.parameters.flat()));
+        twin.share_keywords(self);
+        twin
+    }
+
+    /// Shares what a cascaded head of `other`, a model of the same shape, holds beside its parameters: running statistics, vocabulary, text encoder.
+    pub fn share_keywords(&mut self, other: &Self) {
+        if let (Some(own), Some(other)) = (self.speech.cascade_mut(), other.speech.cascade()) {
+            own.share(other);
+        }
+    }
+
+    /// Has a cascaded head, if it is one, read its keywords by `reader`, which knows `vocabulary`.
+    ///
+    /// # Errors
+    /// When that lacks a token that a keyword may be.
+    pub fn read_by(&mut self, reader: Rc<dyn KeywordReader>, vocabulary: &Vocabulary) -> Result<(), String> {
+        self.speech.cascade_mut().map_or(Ok(()), |cascade| cascade.read_by(reader, vocabulary))
+    }
+
+    /// Lets keywords be the tokens of `vocabulary`, and starts the batch normalisation at their statistics.
+    pub fn start_keywords(&self, vocabulary: &Vocabulary) {
+        if let Some(cascade) = self.speech.cascade() {
+            cascade.start(&vocabulary.ids, &vocabulary.vectors);
+        }
+    }
+
+    /// What is kept beside the parameters, f32, by the name that it has in a checkpoint.
+    pub fn buffers(&self) -> Vec<(&'static str, &Tensor)> {
+        self.speech.cascade().map(|cascade| cascade.buffers().to_vec()).unwrap_or_default()
     }
 
     /// Its shape.
@@ -296,10 +238,21 @@ impl CmdModel {
         if takes_fusion {
             (form.fusion, form.own_temperature) = (other.config.fusion, other.config.own_temperature);
         }
+        if let (HeadKind::Cascaded(own), HeadKind::Cascaded(theirs)) = (self.config.head, &mut form.head) {
+            theirs.vocabulary = own.vocabulary;
+        }
+        let tokens = |model: &Self| model.speech.cascade().map(|cascade| cascade.tokens().shallow_clone());
+        if form == self.config && tokens(self).zip(tokens(other)).is_some_and(|(own, theirs)| own != theirs) {
+            let why = "its keywords are of other tokens, those of other captions; train both with speech.keyword_vocabulary = \"whole\"";
+            return Err(why.to_owned());
+        }
         if form != self.config {
             return Err(format!("its model is {:?}, the configuration's is {:?}", other.config, self.config));
         }
         let is_fusion = |name: &str| name.starts_with("fusion.") || name == CMD_LOG_INV_TAU;
+        for ((_, own), (_, theirs)) in self.buffers().into_iter().zip(other.buffers()) {
+            tch::no_grad(|| own.shallow_clone().copy_(theirs));
+        }
         for (spec, values) in other.parameters.iter().filter(|(spec, _)| takes_fusion || !is_fusion(&spec.name)) {
             self.parameters.set(&spec.name, values);
         }
@@ -365,11 +318,19 @@ impl CmdModel {
             }
             _ => None,
         };
-        let total = match &cmd {
+        let text = embedded.text.as_ref().map(|TextAnchor { cls, ids, .. }| {
+            let targets = Targets::new(ids, SameImage::Positives);
+            targets.loss(&(speech_cls.matmul(&cls.tr()) * &inverse_tau))
+        });
+        let with_cmd = match &cmd {
             Some(cmd) => &sic + &cmd.loss * options.alpha,
             None => sic.shallow_clone(),
         };
-        Losses { total, sic, cmd, speech_cls, image_cls }
+        let total = match (&text, &embedded.text) {
+            (Some(loss), Some(anchor)) => with_cmd + loss * anchor.weight,
+            _ => with_cmd,
+        };
+        Losses { total, sic, cmd, text, speech_cls, image_cls }
     }
 }
 

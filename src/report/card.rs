@@ -9,7 +9,7 @@ use super::ReportError;
 use super::results::{read_results, recalls};
 use crate::VERSION;
 use crate::checkpoint::{Checkpoint, CheckpointError, State};
-use crate::eval::SplitResult;
+use crate::eval::{Protocol, SplitResult};
 use crate::model::CmdModel;
 
 /// What a folder holds that is a card already.
@@ -58,7 +58,9 @@ impl ModelCard {
     pub fn read_results(path: &Path, checkpoint: &Checkpoint) -> Result<Vec<SplitResult>, CardError> {
         let (of, results) = read_results(path)?;
         if of.as_deref().map(Path::new) == Some(checkpoint.path()) {
-            return Ok(results);
+            // What words find is no figure of this model.
+            let is_of_speech = |result: &SplitResult| !matches!(result.protocol, Some(Protocol::Text { .. }));
+            return Ok(results.into_iter().filter(is_of_speech).collect());
         }
         let whose = of.as_deref().unwrap_or("no checkpoint");
         let why = format!("holds results of {whose}, not of {}", checkpoint.path().display());
@@ -91,8 +93,8 @@ impl ModelCard {
 
     /// Sizes, encoders and versions.
     fn config_json(&self, model: &CmdModel) -> String {
-        let State { step, seed, data, speech_encoder, image_encoder, .. } = &self.state;
-        let config = json!({
+        let State { step, seed, data, speech_encoder, image_encoder, text_encoder, .. } = &self.state;
+        let mut config = json!({
             "model_type": "cmd",
             "cmd_version": VERSION,
             "model": model.config(),
@@ -102,6 +104,9 @@ impl ModelCard {
             "speech_encoder": speech_encoder,
             "image_encoder": image_encoder,
         });
+        if let Some(text_encoder) = text_encoder {
+            config["text_encoder"] = json!(text_encoder);
+        }
         format!("{config:#}\n")
     }
 
@@ -113,11 +118,17 @@ impl ModelCard {
         } else {
             "without cross-modal denoising (CMD)"
         };
+        let text = state.text_encoder.as_ref();
+        let text_row = text.map_or(String::new(), |text| format!("| `{}` | `{}` |\n", text.name, text.fingerprint));
+        let in_pytorch = match model.speech().cascade() {
+            Some(_) => "Its head is cascaded: what is said becomes keywords, which the text encoder reads.",
+            None => "`scripts/open_in_pytorch.py` opens it with `torch.nn` alone.",
+        };
         format!(
             "---\n{}---\n\n# {name}\n\nA speech head for speech-image retrieval, trained {how}: it maps what the frozen speech \
              encoder `{}` hears to the space of the frozen image encoder `{}`. {parameters} parameters, step {} on {} (seed {}), by cmd {VERSION}.\n\n\
-             {}## Use\n\nThe two encoders are not part of it; their files are known by BLAKE3:\n\n| encoder | BLAKE3 |\n| --- | --- |\n| `{}` | `{}` |\n| `{}` | `{}` |\n\n    \
-             cmd eval --checkpoint model.safetensors --data CONFIG --split test\n\n`scripts/open_in_pytorch.py` opens it with `torch.nn` alone.\n\n\
+             {}## Use\n\nThe encoders are not part of it; their files are known by BLAKE3:\n\n| encoder | BLAKE3 |\n| --- | --- |\n| `{}` | `{}` |\n| `{}` | `{}` |\n{text_row}\n    \
+             cmd eval --checkpoint model.safetensors --data CONFIG --split test\n\n{in_pytorch}\n\n\
              ## Configuration\n\n```toml\n{config}```\n",
             self.head(model),
             state.speech_encoder.name,

@@ -23,13 +23,14 @@ const fn of(title: &'static str, axis: &'static str, source: Source) -> Figure {
     Figure { title, axis, source }
 }
 
-const FIGURES: [Figure; 12] = [
+const FIGURES: [Figure; 13] = [
     of("Mean R@1 along the way", "%", Source::Evaluation("/mean/r1")),
     of("Speech to image, R@1", "%", Source::Evaluation("/speech_to_image/r1")),
     of("Image to speech, R@1", "%", Source::Evaluation("/image_to_speech/r1")),
     of("Loss L", "L", Source::Training("loss")),
     of("Contrastive loss L_sic", "L_sic", Source::Training("loss_sic")),
     of("Denoising loss L_cmd", "L_cmd", Source::Training("loss_cmd")),
+    of("Loss against the captions", "L_text", Source::Training("loss_text")),
     of("Temperature τ", "τ", Source::Training("temperature")),
     of("Entropy of the attention, of log N", "H / log N", Source::Training("attention_entropy")),
     of("Norm of the gradient", "norm", Source::Training("grad_norm")),

@@ -123,10 +123,12 @@ fn part(one: &Explained, models: &[(String, Vec<f64>)], form: PictureForm) -> Re
                 }
             }
             @for Seen { model, look, .. } in &one.seen {
-                h3 { "Over time" @if models.len() > 1 { ": " (models[*model].0) } }
+                @let words = look.parts.iter().any(|part| part.word.is_some());
+                h3 { @if words { "Keywords" } @else { "Over time" } @if models.len() > 1 { ": " (models[*model].0) } }
                 ol.parts { @for part in &look.parts {
                     @let time = format!("{:.2} to {:.2} s", part.from, part.to);
-                    li { (under(Some(&part.attention), &format!("where it looks from {time}"))) p.note { (time) } }
+                    @let what = part.word.as_ref().map_or_else(|| format!("where it looks from {time}"), |word| format!("where {word} looks, heard from {time}"));
+                    li { (under(Some(&part.attention), &what)) @if let Some(word) = &part.word { p { b { (word) } } } p.note { (time) } }
                 } }
             }
             @if !pictures.is_empty() {

@@ -13,13 +13,40 @@ use crate::search::Hit;
 /// Pixels of a picture's side.
 const SIDE: u32 = 192;
 
+/// What asks.
+#[derive(Clone, Copy, Debug)]
+pub enum Query<'a> {
+    /// A file and what it holds.
+    File(&'a Path, Medium),
+    /// Words.
+    Words(&'a str),
+}
+
+impl Query<'_> {
+    /// The medium that asks for the same.
+    #[must_use]
+    pub fn asks_as(&self) -> Medium {
+        match self {
+            Self::File(_, medium) => *medium,
+            Self::Words(_) => Medium::Speech,
+        }
+    }
+}
+
+impl std::fmt::Display for Query<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::File(path, _) => write!(out, "{}", path.display()),
+            Self::Words(words) => write!(out, "{words:?}"),
+        }
+    }
+}
+
 /// A query and what it found.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// The file that asked.
-    pub query: &'a Path,
-    /// What it holds.
-    pub medium: Medium,
+    /// What asked.
+    pub query: Query<'a>,
     /// The nearest first.
     pub hits: &'a [Hit<'a>],
 }
@@ -29,10 +56,10 @@ pub struct Asked<'a> {
 pub fn found_page(asked: &[Asked], max_megapixels: i64) -> String {
     let form = PictureForm::new(SIDE, max_megapixels);
     let content = html! {
-        @for Asked { query, medium, hits } in asked {
+        @for Asked { query, hits } in asked {
             section {
-                h2 { (name(query)) }
-                @if *medium == Medium::Image { figure.asked { (picture(query, form)) } }
+                h2 { @match query { Query::File(path, _) => { (name(path)) }, Query::Words(words) => { "“" (words) "”" } } }
+                @if let Query::File(path, Medium::Image) = query { figure.asked { (picture(path, form)) } }
                 ol.hits { @for hit in *hits {
                     li {
                         @if hit.medium == Medium::Image { (picture(hit.file, form)) }

@@ -35,6 +35,8 @@ pub(super) struct Shown {
     pub(super) images: Vec<Option<Found>>,
     /// Where each utterance looks in its own image; none without a fusion encoder.
     pub(super) attention: Vec<Option<Attention>>,
+    /// What each utterance is heard as by a cascaded head.
+    pub(super) keywords: Vec<Vec<String>>,
 }
 
 /// Queries of a split, spread evenly over it and not chosen by outcome.
@@ -93,7 +95,12 @@ impl Gallery {
         (embeddings.speech.index_select(0, &Tensor::from_slice(&rows)), places, paths)
     }
 
-    /// Adds what `run` finds; `attention` of the utterances at the given places.
+    /// The files of the utterances at `places` among those that ask.
+    pub fn sounds(&self, places: &[usize]) -> Vec<&Path> {
+        places.iter().map(|place| &*self.split.utterances[self.speech[*place]].audio).collect()
+    }
+
+    /// Adds what `run` finds; `attention` and keywords of the utterances at the given places.
     ///
     /// # Errors
     /// When libtorch fails.
@@ -103,13 +110,16 @@ impl Gallery {
         embeddings: &Embeddings,
         ranks: &Ranks,
         attention: Vec<(usize, Attention)>,
+        heard: Vec<(usize, Vec<String>)>,
     ) -> Result<(), ReportError> {
         let Embeddings { speech, images, utterances, gallery, .. } = embeddings;
         let speech = find(&self.speech, (utterances, speech, &ranks.speech), (gallery, images))?;
         let images = find(&self.images, (gallery, images, &ranks.images), (utterances, &embeddings.speech))?;
         let mut looks = vec![None; self.speech.len()];
         attention.into_iter().for_each(|(place, attention)| looks[place] = Some(attention));
-        self.shown.push(Shown { run, speech, images, attention: looks });
+        let mut keywords = vec![Vec::new(); self.speech.len()];
+        heard.into_iter().for_each(|(place, words)| keywords[place] = words);
+        self.shown.push(Shown { run, speech, images, attention: looks, keywords });
         Ok(())
     }
 

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 pub use card::{CardError, ModelCard};
 pub use explained::{Explained, Neighbour, Seen, explained_page};
-pub use found::{Asked, found_page};
+pub use found::{Asked, Query, found_page};
 pub use gallery::Gallery;
 pub use layers::layer_bars;
 pub use log::{RunLog, Start, tell_apart, title};

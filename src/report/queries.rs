@@ -42,8 +42,10 @@ pub(super) fn queries(number: usize, gallery: &Gallery, logs: &[RunLog]) -> Mark
                     @if let Some(speaker) = &spoken.speaker { p.speaker { "said by " (speaker) } }
                     div.row {
                         (looks(number, gallery, place, spoken.image, &names))
-                        @for (name, found) in names.iter().zip(&found) {
+                        @for ((name, found), shown) in names.iter().zip(&found).zip(&gallery.shown) {
                             (finding(name, names.len(), *found, |found| html! {
+                                @let heard = &shown.keywords[place];
+                                @if !heard.is_empty() { p.note { "heard: " (heard.join(" · ")) } }
                                 ol.pictures { @for image in &found.items {
                                     @let right = *image == spoken.image;
                                     li.right[right] { (picture(number, *image, &outcome(gallery, *image, right))) }

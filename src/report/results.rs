@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::ReportError;
-use crate::eval::SplitResult;
+use crate::eval::{Protocol, SplitResult};
 
 /// A result and what it is of.
 #[derive(Clone, Debug)]
@@ -30,7 +30,10 @@ pub fn read_results(path: &Path) -> Result<(Option<String>, Vec<SplitResult>), R
     let wrong = |why: String| ReportError::Read { path: path.to_owned(), why };
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     let mut all: Value = serde_json::from_str(&text).map_err(|error| wrong(format!("not JSON: {error}")))?;
-    let results = serde_json::from_value::<Vec<SplitResult>>(all["results"].take());
+    let mut results = serde_json::from_value::<Vec<SplitResult>>(all["results"].take());
+    // In their columns stand texts, not images.
+    let is_of_images = |result: &SplitResult| !matches!(result.protocol, Some(Protocol::SpeechText { .. }));
+    results.iter_mut().for_each(|results| results.retain(is_of_images));
     match results {
         Ok(results) if !results.is_empty() => Ok((all["checkpoint"].as_str().map(str::to_owned), results)),
         _ => Err(wrong("holds no results; make it with cmd eval --json".to_owned())),

@@ -19,6 +19,8 @@ pub(super) struct Told {
     pub(super) speech: usize,
     /// Whether utterances can be asked where they look.
     pub(super) attention: bool,
+    /// Whether words can ask.
+    pub(super) text: bool,
     pub(super) limits: Allowed,
     /// Some utterances of the index.
     pub(super) examples: Vec<Item>,
@@ -33,6 +35,8 @@ pub(super) struct Allowed {
     pub(super) seconds: f64,
     pub(super) megapixels: i64,
     pub(super) results: usize,
+    /// Characters of a query in words.
+    pub(super) characters: usize,
 }
 
 /// A file of the index.
@@ -78,9 +82,8 @@ pub(super) struct Answer {
 /// What asked.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Asked {
-    /// "speech" or "image".
-    #[schema(value_type = String)]
-    pub(super) medium: Medium,
+    /// "speech", "image" or "text".
+    pub(super) medium: &'static str,
     /// Of a sound that was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) seconds: Option<f64>,
@@ -106,6 +109,9 @@ pub(super) struct LookedPart {
     pub(super) from: f64,
     /// Seconds.
     pub(super) to: f64,
+    /// The keyword that it is, of a model that hears keywords.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) word: Option<String>,
     pub(super) weights: Vec<f32>,
 }
 
@@ -114,7 +120,12 @@ impl From<Look> for Looked {
         let entropy = look.whole.relative_entropy();
         let Attention { grid, weights } = look.whole;
         let parts = look.parts.into_iter();
-        let parts = parts.map(|part| LookedPart { from: part.from, to: part.to, weights: part.attention.weights });
+        let parts = parts.map(|part| LookedPart {
+            from: part.from,
+            to: part.to,
+            word: part.word,
+            weights: part.attention.weights,
+        });
         Self { grid, weights, entropy, parts: parts.collect() }
     }
 }

@@ -34,6 +34,8 @@ const EXAMPLES: usize = 6;
 /// Sides of a picture in pixels.
 const SIDES: std::ops::RangeInclusive<u32> = 32..=512;
 const SIDE: u32 = 192;
+/// Characters of a query in words.
+const MOST_CHARACTERS: usize = 1000;
 /// Parts of an utterance over time.
 const PARTS: std::ops::RangeInclusive<usize> = 1..=64;
 
@@ -63,7 +65,7 @@ pub(super) fn router(
     let shared = Shared { shelf: Arc::new(shelf), counter, limits, metrics: metrics.clone(), workers, decoders };
     assets::routes()
         .route("/api/about", get(about))
-        .route("/api/search", post(search))
+        .route("/api/search", post(search).get(search_by_words))
         .route("/api/items/{id}/search", get(search_by_item))
         .route("/api/attention/{image}", post(attention))
         .route("/api/items/{id}/attention/{image}", get(attention_of_item))
@@ -106,6 +108,19 @@ pub(super) struct Search {
     find: Option<String>,
 }
 
+/// How a search by words is asked.
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Words {
+    /// What is looked for, at most 1,000 characters.
+    text: String,
+    /// Results, 12 if nothing is said.
+    k: Option<usize>,
+    /// "images" or "speech": what is to be found; by default pictures, where the index holds some.
+    find: Option<String>,
+}
+
 /// A search whose numbers and names were checked.
 struct Wanted {
     k: usize,
@@ -117,7 +132,7 @@ struct Wanted {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Parts {
-    /// 8 if nothing is said.
+    /// 8 if nothing is said; a model that hears keywords shows these instead, however many.
     parts: Option<usize>,
 }
 
@@ -149,12 +164,12 @@ impl Shared {
     async fn answer(
         &self,
         row: Vec<f32>,
-        asked: Asked,
+        (asked, asks_as): (Asked, Medium),
         wanted: Wanted,
         begun: Instant,
     ) -> Result<Json<Answer>, Problem> {
         let found = self.work(move |shelf| {
-            let find = wanted.find.unwrap_or_else(|| shelf.index.asked_by(asked.medium));
+            let find = wanted.find.unwrap_or_else(|| shelf.index.asked_by(asks_as));
             let item = |Hit { id, score, .. }: Hit| Some(Item::new(id, shelf.index.entry(id)?, Some(score)));
             Ok((asked, shelf.search(&row, find, wanted.k)?.into_iter().filter_map(item).collect()))
         });
@@ -201,9 +216,21 @@ fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
 
 fn wanted(query: Result<Query<Search>, QueryRejection>) -> Result<Wanted, Problem> {
     let Search { k, find } = asked(query)?;
+    checked(k, find)
+}
+
+fn checked(k: Option<usize>, find: Option<String>) -> Result<Wanted, Problem> {
     let find = find.map(|find| find.parse()).transpose();
     let find = find.map_err(|why: String| Problem::new(StatusCode::BAD_REQUEST, format!("find {why}")))?;
     Ok(Wanted { k: within(k, 12, 1..=MOST_RESULTS, "k")?, find })
+}
+
+/// What a query of this medium is called.
+fn named_one(medium: Medium) -> &'static str {
+    match medium {
+        Medium::Speech => "speech",
+        Medium::Image => "image",
+    }
 }
 
 /// The number of an item, as it is asked for.
@@ -226,7 +253,7 @@ pub(super) async fn about(State(shared): State<Shared>) -> Result<Json<Told>, Pr
             let numbers = shelf.index.some(medium, EXAMPLES).into_iter();
             numbers.filter_map(|id| Some(Item::new(id, shelf.entry(id).ok()?, None))).collect()
         };
-        let About { checkpoint, index, attention } = shelf.about.clone();
+        let About { checkpoint, index, attention, text } = shelf.about.clone();
         Ok(Told {
             version: VERSION,
             checkpoint,
@@ -234,11 +261,13 @@ pub(super) async fn about(State(shared): State<Shared>) -> Result<Json<Told>, Pr
             images: shelf.index.count(Medium::Image),
             speech: shelf.index.count(Medium::Speech),
             attention,
+            text,
             limits: Allowed {
                 bytes: limits.bytes,
                 seconds: limits.seconds,
                 megapixels: shelf.max_megapixels,
                 results: MOST_RESULTS,
+                characters: MOST_CHARACTERS,
             },
             examples: some(Medium::Speech),
             pictures: some(Medium::Image),
@@ -257,9 +286,29 @@ pub(super) async fn search(
 ) -> Result<Json<Answer>, Problem> {
     let (begun, wanted) = (Instant::now(), wanted(query)?);
     let upload = shared.take(&sent).await?;
-    let query = Asked { medium: upload.medium(), seconds: upload.seconds };
+    let (medium, seconds) = (upload.medium(), upload.seconds);
     let row = shared.counter.embed(upload.content).await?;
-    shared.answer(row, query, wanted, begun).await
+    shared.answer(row, (Asked { medium: named_one(medium), seconds }, medium), wanted, begun).await
+}
+
+/// Finds what is nearest to words.
+#[utoipa::path(get, path = "/api/search", params(Words), responses((status = 200, body = Answer, description = "What was found"), (status = "4XX", body = Problem, description = "Why it was refused"), (status = 503, body = Problem, description = "Too many wait; Retry-After says when to come back")))]
+pub(super) async fn search_by_words(
+    State(shared): State<Shared>,
+    query: Result<Query<Words>, QueryRejection>,
+) -> Result<Json<Answer>, Problem> {
+    let begun = Instant::now();
+    let Words { text, k, find } = asked(query)?;
+    let wanted = checked(k, find)?;
+    if !shared.shelf.about.text {
+        return Err(Problem::not_found("there is no text encoder: the server was started without encoders.text.path"));
+    }
+    if text.trim().is_empty() || text.chars().count() > MOST_CHARACTERS {
+        let why = format!("text must hold words, and at most {MOST_CHARACTERS} characters");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, why));
+    }
+    let row = shared.counter.read(text).await?;
+    shared.answer(row, (Asked { medium: "text", seconds: None }, Medium::Speech), wanted, begun).await
 }
 
 /// Finds what is nearest to a file of the index.
@@ -277,7 +326,7 @@ pub(super) async fn search_by_item(
             Ok((row, medium))
         })
         .await?;
-    shared.answer(row, Asked { medium, seconds: None }, wanted, begun).await
+    shared.answer(row, (Asked { medium: named_one(medium), seconds: None }, medium), wanted, begun).await
 }
 
 /// Where an utterance that is sent looks in a picture of the index.

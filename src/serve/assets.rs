@@ -11,10 +11,11 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Path, kind and content.
-const FILES: [(&str, &str, &str); 5] = [
+const FILES: [(&str, &str, &str); 6] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/style.css", CSS, include_str!("page/style.css")),
     ("/app.js", SCRIPT, include_str!("page/app.js")),
+    ("/look.js", SCRIPT, include_str!("page/look.js")),
     ("/recorder.js", SCRIPT, include_str!("page/recorder.js")),
     ("/icon.svg", SVG, include_str!("page/icon.svg")),
 ];

@@ -19,6 +19,8 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// What is asked of the model.
 enum Job {
+    /// An embedding of words.
+    Read { words: String, reply: oneshot::Sender<Result<Vec<f32>, String>> },
     /// An embedding.
     Embed { content: Content, reply: oneshot::Sender<Result<Vec<f32>, String>> },
     /// Where an utterance looks.
@@ -70,14 +72,19 @@ impl Desk {
             let jobs: Vec<Job> = [first].into_iter().chain(others).take(self.batch.get()).collect();
             self.metrics.left(jobs.len());
             let (mut contents, mut replies) = (Vec::new(), Vec::new());
+            let (mut texts, mut text_replies) = (Vec::new(), Vec::new());
             for job in jobs {
                 match job {
                     // Nobody waits for it any more.
-                    Job::Embed { reply, .. } if reply.is_closed() => {}
+                    Job::Embed { reply, .. } | Job::Read { reply, .. } if reply.is_closed() => {}
                     Job::Look { reply, .. } if reply.is_closed() => {}
                     Job::Embed { content, reply } => {
                         contents.push(content);
                         replies.push(reply);
+                    }
+                    Job::Read { words, reply } => {
+                        texts.push(words);
+                        text_replies.push(reply);
                     }
                     Job::Look { sound, picture, parts, reply } => {
                         let begun = Instant::now();
@@ -88,29 +95,30 @@ impl Desk {
                     }
                 }
             }
-            self.embed(embedder, &contents, replies);
+            let rows = |contents: &[Content]| embedder.rows(&contents.iter().collect::<Vec<_>>(), false);
+            self.embed(&contents, replies, rows);
+            self.embed(&texts, text_replies, |texts: &[String]| embedder.texts(texts));
         }
     }
 
-    fn embed(
+    /// Answers each of `asked` by its row of what `embed` makes of them.
+    fn embed<T>(
         &self,
-        embedder: Embedder<'_>,
-        contents: &[Content],
+        asked: &[T],
         replies: Vec<oneshot::Sender<Result<Vec<f32>, String>>>,
+        embed: impl Fn(&[T]) -> Result<Vec<Vec<f32>>, EvalError>,
     ) {
-        if contents.is_empty() {
+        if asked.is_empty() {
             return;
         }
         let begun = Instant::now();
-        let rows = embedder.rows(&contents.iter().collect::<Vec<_>>(), false);
-        self.metrics.forward(contents.len(), begun);
+        let rows = embed(asked);
+        self.metrics.forward(asked.len(), begun);
         // What fails together may work alone; and then one does not fail for another.
-        let alone =
-            |content: &Content| -> Result<Vec<f32>, EvalError> { Ok(embedder.rows(&[content], false)?.remove(0)) };
         let each: Vec<Result<Vec<f32>, EvalError>> = match rows {
             Ok(rows) => rows.into_iter().map(Ok).collect(),
-            Err(error) if contents.len() == 1 => vec![Err(error)],
-            Err(_) => contents.iter().map(alone).collect(),
+            Err(error) if asked.len() == 1 => vec![Err(error)],
+            Err(_) => asked.chunks(1).map(|one| Ok(embed(one)?.remove(0))).collect(),
         };
         for (row, reply) in each.into_iter().zip(replies) {
             let row = row.map_err(|error| error.to_string());
@@ -126,6 +134,13 @@ impl Counter {
     pub(super) async fn embed(&self, content: Content) -> Result<Vec<f32>, Problem> {
         let (reply, answer) = oneshot::channel();
         self.ask(Job::Embed { content, reply })?;
+        answer.await.map_err(Problem::failed)?.map_err(Problem::failed)
+    }
+
+    /// The embedding of `words`.
+    pub(super) async fn read(&self, words: String) -> Result<Vec<f32>, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Job::Read { words, reply })?;
         answer.await.map_err(Problem::failed)?.map_err(Problem::failed)
     }
 

@@ -7,10 +7,11 @@ use super::problem::Problem;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "CMD: speech-image retrieval", description = "Pictures by speech, and speech by pictures."),
+    info(title = "CMD: speech-image retrieval", description = "Pictures by speech and words, and speech by pictures."),
     paths(
         api::about,
         api::search,
+        api::search_by_words,
         api::search_by_item,
         api::attention,
         api::attention_of_item,

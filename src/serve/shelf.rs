@@ -24,6 +24,8 @@ pub struct About {
     pub index: String,
     /// Whether utterances can be asked where they look.
     pub attention: bool,
+    /// Whether words can ask.
+    pub text: bool,
 }
 
 /// The index and how its files are read.

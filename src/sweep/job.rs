@@ -8,7 +8,7 @@ use super::{Outcome, Scores, SweepError};
 use crate::checkpoint::{RunDir, RunLock};
 use crate::data::{DataError, Dataset, Split};
 use crate::distributed::Crew;
-use crate::encoders::Encoders;
+use crate::encoders::{Encoders, TextEncoder};
 use crate::eval::EvalSet;
 use crate::features::{FeatureConfig, FeatureSource, Pool, Use};
 use crate::train::{Recipe, Session};
@@ -55,12 +55,20 @@ impl Job {
     /// When it is of others.
     pub fn check(&self, outcome: Option<&Outcome>, dataset: &Dataset, encoders: &Encoders) -> Result<(), SweepError> {
         match outcome {
-            Some(outcome) if outcome.sources != sources(dataset, encoders) => {
+            Some(outcome) if outcome.sources != self.sources(dataset, encoders) => {
                 let why = "this run was made from other data or encoders than its configuration names now";
                 Err(SweepError::Outcome { path: self.folder.clone(), why: why.to_owned() })
             }
             _ => Ok(()),
         }
+    }
+
+    /// BLAKE3 of the data and of the encoders that it uses.
+    fn sources(&self, dataset: &Dataset, encoders: &Encoders) -> Vec<String> {
+        let text =
+            self.recipe.uses_text().then(|| encoders.text("this run").ok().map(TextEncoder::fingerprint)).flatten();
+        let always = [&*dataset.fingerprint, encoders.speech().fingerprint(), encoders.image().fingerprint()];
+        always.into_iter().chain(text).map(str::to_owned).collect()
     }
 }
 
@@ -102,11 +110,13 @@ impl<'a> Workplace<'a> {
             Some(outcome) => outcome,
             None => Outcome {
                 step: self.train(job, &run)?,
-                sources: sources(self.dataset, self.encoders),
+                sources: job.sources(self.dataset, self.encoders),
                 splits: BTreeMap::new(),
             },
         };
-        let model = run.best()?.load_for_inference(self.encoders.device())?;
+        let best = run.best()?;
+        let mut model = best.load_for_inference(self.encoders.device())?;
+        best.connect(&mut model, self.encoders)?;
         for (name, set) in &mut self.scored {
             if outcome.splits.contains_key(name) {
                 continue;
@@ -132,10 +142,6 @@ impl<'a> Workplace<'a> {
         session.train()?;
         Ok(session.best().map_or(0, |best| best.step))
     }
-}
-
-fn sources(dataset: &Dataset, encoders: &Encoders) -> [String; 3] {
-    [&dataset.fingerprint, encoders.speech().fingerprint(), encoders.image().fingerprint()].map(ToString::to_string)
 }
 
 /// The folder of a run, made if it is not there.

@@ -14,8 +14,8 @@ use crate::eval::{Ranks, SplitResult};
 pub struct Outcome {
     /// Step of the best checkpoint, which is scored.
     pub step: u64,
-    /// BLAKE3 of the data set's index and of the two encoders.
-    pub sources: [String; 3],
+    /// BLAKE3 of the data set's index and of the encoders that are used.
+    pub sources: Vec<String>,
     /// By the name of the split.
     pub splits: BTreeMap<String, Scores>,
 }

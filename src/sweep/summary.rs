@@ -247,7 +247,7 @@ mod tests {
             images: (0..100).map(rank).collect(),
             owners: (0..200).map(|utterance| utterance / 2).collect(),
         };
-        Outcome { step: 7, sources: Default::default(), splits: BTreeMap::from([("test".to_owned(), scores)]) }
+        Outcome { step: 7, sources: Vec::new(), splits: BTreeMap::from([("test".to_owned(), scores)]) }
     }
 
     fn setting(name: &str) -> Setting {

@@ -37,7 +37,13 @@ pub(super) fn agree_on_start(
     ] {
         world.agree_first(what, own.fingerprint == first.fingerprint)?;
     }
+    if let (Some(own), Some(first)) = (&own.text_encoder, &state.text_encoder) {
+        world.agree_first("text encoder", own.fingerprint == first.fingerprint)?;
+    }
     world.broadcast(&mut model.parameters().flat().shallow_clone())?;
+    for (_, buffer) in model.buffers() {
+        world.broadcast(&mut buffer.shallow_clone())?;
+    }
     average.map_or(Ok(()), |average| world.broadcast(&mut average.flat()))?;
     let moments = adam.moments_mut();
     moments.step = world.first_numbers(&[moments.step])?[0];
@@ -48,11 +54,12 @@ pub(super) fn agree_on_start(
 
 /// Checks that a checkpoint's `state` is of the data and encoders of the state `own`.
 pub(super) fn check_sources(path: &std::path::Path, state: &State, own: &State) -> Result<(), CheckpointError> {
-    let pairs: [(&str, &Fingerprint, &Fingerprint); 3] = [
+    let mut pairs: Vec<(&str, &Fingerprint, &Fingerprint)> = vec![
         ("data.path", &state.data, &own.data),
         ("encoders.speech.path", &state.speech_encoder, &own.speech_encoder),
         ("encoders.image.path", &state.image_encoder, &own.image_encoder),
     ];
+    pairs.extend(state.text_encoder.iter().zip(&own.text_encoder).map(|(then, now)| ("encoders.text.path", then, now)));
     for (key, then, now) in pairs {
         if then.fingerprint != now.fingerprint {
             let why =
@@ -67,6 +74,8 @@ pub(super) fn check_sources(path: &std::path::Path, state: &State, own: &State) 
 pub(super) struct News {
     /// Image ids of the global batch.
     pub(super) image_ids: Vec<i64>,
+    /// Which rows of it say the same, where captions take part.
+    pub(super) text_ids: Vec<i64>,
     /// Times that a sample of the global batch could not be read and was replaced.
     pub(super) skipped: u64,
     /// The utterances that could not be read, as indices into the split.
@@ -87,15 +96,17 @@ impl News {
     }
 }
 
-/// Tells all processes this one's image ids (as many everywhere), what was skipped, and the signals that came.
-pub(super) fn exchange(crew: Crew, image_ids: &[i64], skipped: &[Replaced]) -> Result<News, TrainError> {
-    let mut own = image_ids.to_vec();
+/// Tells all processes this one's image and text ids (as many everywhere), what was skipped, and the signals that came.
+pub(super) fn exchange(crew: Crew, ids: [&[i64]; 2], skipped: &[Replaced]) -> Result<News, TrainError> {
+    let mut own = ids.concat();
     own.extend([skipped.len() as i64, crew.own_signal(), i64::from(crew.signals.take_save())]);
     let all = crew.world.gather_numbers(&own)?;
-    let (mut ids, mut skips, mut stop, mut save) = (Vec::new(), 0, 0, 0);
+    let (mut image_ids, mut text_ids, mut skips, mut stop, mut save) = (Vec::new(), Vec::new(), 0, 0, 0);
     for rank in all.chunks_exact(own.len()) {
-        let (rank_ids, rest) = rank.split_at(image_ids.len());
-        ids.extend_from_slice(rank_ids);
+        let (images, rest) = rank.split_at(ids[0].len());
+        let (texts, rest) = rest.split_at(ids[1].len());
+        image_ids.extend_from_slice(images);
+        text_ids.extend_from_slice(texts);
         skips += rest[0] as u64;
         stop = stop.max(rest[1]);
         save = save.max(rest[2]);
@@ -110,5 +121,5 @@ pub(super) fn exchange(crew: Crew, image_ids: &[i64], skipped: &[Replaced]) -> R
         }
     }
     let stop = (stop != 0).then_some(Interrupted { signal: stop as i32 });
-    Ok(News { image_ids: ids, skipped: skips, unreadable, stop, save: save != 0 })
+    Ok(News { image_ids, text_ids, skipped: skips, unreadable, stop, save: save != 0 })
 }

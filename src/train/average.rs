@@ -16,15 +16,17 @@ pub(super) struct Average {
 impl Average {
     /// The average at the start of `model`.
     pub(super) fn new(model: &CmdModel, decay: f64) -> Self {
-        let average =
-            Self { model: CmdModel::new(model.config().clone(), 0, model.parameters().flat().device()), decay };
-        average.start(model);
-        average
+        Self { model: model.twin(), decay }
     }
 
     /// Begins anew from the weights of `model`.
     pub(super) fn start(&self, model: &CmdModel) {
         tch::no_grad(|| self.flat().copy_(model.parameters().flat()));
+    }
+
+    /// Has what a cascaded head of `model` holds beside its parameters.
+    pub(super) fn share(&mut self, model: &CmdModel) {
+        self.model.share_keywords(model);
     }
 
     /// Takes in the weights of `model` after an update.
@@ -50,7 +52,7 @@ mod tests {
     use tch::Device;
 
     use super::*;
-    use crate::model::{ModelConfig, QueryNorm};
+    use crate::model::{HeadKind, ModelConfig, QueryNorm};
 
     #[test]
     fn the_average_follows_its_formula() {
@@ -62,6 +64,7 @@ mod tests {
             normalize_layers: true,
             fusion: Some(QueryNorm::LayerNorm),
             own_temperature: false,
+            head: HeadKind::Parallel,
         };
         let [model, other] = [0, 1].map(|seed| CmdModel::new(config.clone(), seed, Device::Cpu));
         let average = Average::new(&model, 0.75);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::updates::Window;
+use super::ready::Window;
 use super::{Session, TrainError};
 use crate::data::Split;
 use crate::encoders::Cache;

@@ -4,10 +4,12 @@ mod adam;
 mod agree;
 mod average;
 mod bank;
+mod captions;
 mod dry_run;
 mod figures;
 mod finite;
 mod metrics;
+mod ready;
 mod recipe;
 mod schedule;
 mod section;
@@ -23,8 +25,8 @@ pub use metrics::Metrics;
 pub use recipe::{Identity, Recipe};
 pub use schedule::Schedule;
 pub use section::{
-    CmdConfig, CmdTemperature, FusionConfig, FusionStart, ImageBank, InitFusion, LogConfig, LossConfig, MixedData,
-    NoiseConfig, OnNan, OptimConfig, SpeechConfig, TrainConfig,
+    CmdConfig, CmdTemperature, FusionConfig, FusionStart, Head, ImageBank, InitFusion, KeywordLayer, KeywordVocabulary,
+    LogConfig, LossConfig, MixedData, NoiseConfig, OnNan, OptimConfig, SpeechConfig, TrainConfig,
 };
 pub use session::Session;
 pub use sinks::{Sink, SinkError, TrainRecord};

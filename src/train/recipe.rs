@@ -1,14 +1,16 @@
 //! What a training is made of, and whether that can work.
 
+use super::captions::vocabulary;
 use super::section::{
-    CmdConfig, CmdTemperature, FusionConfig, LogConfig, LossConfig, NoiseConfig, OptimConfig, SpeechConfig, TrainConfig,
+    CmdConfig, CmdTemperature, FusionConfig, Head, KeywordLayer, KeywordVocabulary, LogConfig, LossConfig, NoiseConfig,
+    OptimConfig, SpeechConfig, TrainConfig,
 };
 use super::{AdamSettings, Schedule, TrainError};
 use crate::data::Split;
 use crate::encoders::Encoders;
 use crate::eval::EvalConfig;
-use crate::features::FeatureConfig;
-use crate::model::{CmdGradient, LossOptions, ModelConfig};
+use crate::features::{FeatureConfig, FeatureError};
+use crate::model::{CascadeConfig, CmdGradient, HeadKind, LossOptions, ModelConfig, Vocabulary};
 
 /// Every setting of a training.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,18 +49,57 @@ pub struct Identity {
 }
 
 impl Recipe {
-    /// The model for encoders of these sizes; without denoising it has no fusion encoder.
+    /// The model for `encoders`; without denoising it has no fusion encoder.
     #[must_use]
-    pub fn model(&self, layers: i64, speech_width: i64, width: i64) -> ModelConfig {
+    pub fn model(&self, encoders: &Encoders, head: HeadKind) -> ModelConfig {
+        let (speech, image) = (encoders.speech().spec(), encoders.image().spec());
         ModelConfig {
-            layers,
-            speech_width,
-            width,
+            layers: speech.layers,
+            speech_width: speech.width,
+            width: image.width,
+            head,
             heads: self.speech.heads,
             normalize_layers: self.speech.normalize_layers,
             fusion: self.denoises().then_some(self.fusion.query_norm),
             own_temperature: self.denoises() && self.cmd.temperature == CmdTemperature::Own,
         }
+    }
+
+    /// The speech head for `encoders` and what its keywords may be, of a training on `split`.
+    ///
+    /// # Errors
+    /// When there is no text encoder for a cascaded head, or its keywords are to come from captions that are not there.
+    pub fn head(&self, encoders: &Encoders, split: &Split) -> Result<(HeadKind, Option<Vocabulary>), TrainError> {
+        if self.speech.head == Head::Parallel {
+            return Ok((HeadKind::Parallel, None));
+        }
+        let text = encoders.text("speech.head = \"cascaded\"").map_err(FeatureError::from)?;
+        let whole = text.vocabulary();
+        let vocabulary = match self.speech.keyword_vocabulary {
+            KeywordVocabulary::Whole => Vocabulary { ids: whole.ids.clone(), vectors: whole.vectors.shallow_clone() },
+            KeywordVocabulary::Captions => vocabulary(text, split)?,
+        };
+        let config = CascadeConfig {
+            keywords: self.speech.keywords,
+            token_width: text.spec().token_width,
+            vocabulary: vocabulary.ids.len() as i64,
+            feed_forward: self.speech.keyword_layer == KeywordLayer::Transformer,
+            temperature: self.speech.keyword_temperature,
+        };
+        if config.keywords > text.spec().context - 2 {
+            return Err(TrainError::Recipe(format!(
+                "speech.keywords = {} is more than the text encoder reads: {}",
+                config.keywords,
+                text.spec().context - 2
+            )));
+        }
+        Ok((HeadKind::Cascaded(config), Some(vocabulary)))
+    }
+
+    /// Whether a training reads texts or keywords.
+    #[must_use]
+    pub fn uses_text(&self) -> bool {
+        self.speech.head == Head::Cascaded || self.loss.text > 0.0
     }
 
     /// Whether there is an L_cmd.
@@ -134,6 +175,11 @@ impl Recipe {
                 self.loss.distill
             ));
         }
+        if self.speech.head == Head::Cascaded && self.train.batch_size == 1 {
+            return refuse(
+                "train.batch_size = 1: a cascaded head normalises over the batch, which takes two or more".to_owned(),
+            );
+        }
         if self.denoises() {
             self.check_noise(encoders.image().spec().patches(), split)?;
         }
@@ -176,6 +222,13 @@ impl Recipe {
         }
         if self.denoises() && self.noise.ratio == 0.0 {
             found.push("noise.ratio = 0: L_cmd is computed on clean patches".to_owned());
+        }
+        let SpeechConfig { heads, dropout, normalize_layers, .. } = self.speech;
+        let of_no_keywords = SpeechConfig { heads, dropout, normalize_layers, ..SpeechConfig::default() };
+        if self.speech.head == Head::Parallel && self.speech != of_no_keywords {
+            found.push(
+                "speech.keywords and speech.keyword_* are of no effect without speech.head = \"cascaded\"".to_owned(),
+            );
         }
         if train.batch_size == 1 {
             found.push("train.batch_size = 1: L_sic of a single pair is always 0".to_owned());

@@ -18,7 +18,50 @@ section! {
         Fixed, Range::Rate => dropout: f64 = 0.1;
         /// Layer-normalise each hidden state before the weighted sum.
         Fixed, Range::Any => normalize_layers: bool = true;
+        /// What makes S_cls of the hidden states: "parallel" (the paper's: a CLS token and a projection) or "cascaded" (keywords that the frozen text
+        /// encoder reads, as in cascaded SpeechCLIP; needs encoders.text.path).
+        Fixed, Range::Any => head: Head = Head::Parallel;
+        /// Keywords of an utterance, of the cascaded head.
+        Fixed, between(1, 64) => keywords: i64 = 8;
+        /// What the cascaded head's CLS tokens go through: a whole "transformer" layer, or its "attention" and the LayerNorm after it alone, as in
+        /// SpeechCLIP's code.
+        Fixed, Range::Any => keyword_layer: KeywordLayer = KeywordLayer::Transformer;
+        /// Temperature of the softmax over the cosines with all tokens, through which the cascaded head's gradient goes.
+        Fixed, Range::AboveZero => keyword_temperature: f64 = 0.1;
+        /// Tokens that a keyword may be: the "whole" vocabulary of the text encoder, or those of the training split's "captions", as in SpeechCLIP's
+        /// code, which then is told which words are in use.
+        Fixed, Range::Any => keyword_vocabulary: KeywordVocabulary = KeywordVocabulary::Whole;
     }
+}
+
+/// What makes S_cls of the hidden states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Head {
+    /// A CLS token and a projection.
+    Parallel,
+    /// Keywords that the frozen text encoder reads.
+    Cascaded,
+}
+
+/// What the cascaded head's CLS tokens go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeywordLayer {
+    /// A post-norm transformer layer and a LayerNorm, as the parallel head's.
+    Transformer,
+    /// Attention and the LayerNorm after it.
+    Attention,
+}
+
+/// Tokens that a keyword may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeywordVocabulary {
+    /// All that the text encoder offers.
+    Whole,
+    /// Those of the captions of the training split.
+    Captions,
 }
 
 /// How FC of the fusion encoder starts.
@@ -100,6 +143,9 @@ section! {
         /// Part of the averaged weights' judgement (`train.ema`) in what counts as right in L_sic, of which there is none at the start and all after
         /// the first epoch; 0: none, as in the paper.
         Fixed, Range::Rate => distill: f64 = 0.0;
+        /// b: weight of a loss that draws speech to the frozen text encoder's embedding of its caption too, L += b/2 [H(s2t) + H(t2s)]; 0: none, as in the
+        /// paper, whose training sees no text. Needs encoders.text.path.
+        Fixed, Range::NotNegative => text: f64 = 0.0;
     }
 }
 

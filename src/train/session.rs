@@ -7,13 +7,14 @@ use std::sync::Arc;
 use super::agree::check_sources;
 use super::average::Average;
 use super::bank::Bank;
+use super::captions::Captions;
 use super::sinks::Sink;
 use super::{Adam, FusionStart, InitFusion, Metrics, Recipe, TensorBoard, TrainError};
 use crate::checkpoint::{BestScore, CheckpointError, Fingerprint, RunDir, Saved, State};
 use crate::data::{Dataset, Split};
 use crate::distributed::Crew;
 use crate::encoders::Encoders;
-use crate::features::Pool;
+use crate::features::{FeatureError, Pool};
 use crate::model::{CmdModel, catch_libtorch};
 use crate::telemetry::free_disk;
 
@@ -66,6 +67,8 @@ pub struct Session<'a> {
     pub(super) bank: Option<Bank>,
     /// Averaged weights.
     pub(super) average: Option<Average>,
+    /// What is said, where speech is drawn to it.
+    pub(super) captions: Option<Captions<'a>>,
 }
 
 impl<'a> Session<'a> {
@@ -85,26 +88,34 @@ impl<'a> Session<'a> {
         let workers = recipe.features.data.workers as usize;
         let leaks = crew.world.is_first().then(|| dev_split.leak_warning(dataset, workers)).flatten();
         let (speech, image) = (encoders.speech().spec(), encoders.image().spec());
-        let shape = recipe.model(speech.layers, speech.width, image.width);
+        let (head, vocabulary) = recipe.head(encoders, &split)?;
+        let shape = recipe.model(encoders, head);
+        let weight = Some(recipe.loss.text).filter(|weight| *weight > 0.0);
+        let captions = weight.map(|weight| Captions::new(encoders, &split, weight)).transpose()?;
         let mut state = State::new(
             recipe.seed(),
             Fingerprint::new(&dataset.name, &dataset.fingerprint),
             Fingerprint::new(&speech.name, encoders.speech().fingerprint()),
             Fingerprint::new(&image.name, encoders.image().fingerprint()),
         );
+        if recipe.uses_text() {
+            let text = encoders.text("this training").map_err(FeatureError::from)?;
+            state.text_encoder = Some(Fingerprint::new(&text.spec().name, text.fingerprint()));
+        }
         state.configuration = Some(recipe.identity.fixed.clone()).filter(|hash| !hash.is_empty());
         let made = catch_libtorch(|| {
             let mut model = CmdModel::new(shape, recipe.seed(), encoders.device());
             if recipe.fusion.start == FusionStart::Zero {
                 model.start_fusion_at_zero();
             }
+            vocabulary.iter().for_each(|vocabulary| model.start_keywords(vocabulary));
             let adam = Adam::new(recipe.adam(), model.parameters().flat());
             let decay = Some(recipe.train.ema).filter(|decay| *decay > 0.0);
             let average = decay.map(|decay| Average::new(&model, decay));
             (model, adam, average)
         });
         let (model, adam, average) = made.map_err(|error| TrainError::Libtorch { step: 0, error })?;
-        Ok(Self {
+        let mut session = Self {
             recipe,
             encoders,
             crew,
@@ -122,7 +133,10 @@ impl<'a> Session<'a> {
             pool: None,
             bank: None,
             average,
-        })
+            captions,
+        };
+        session.connect()?;
+        Ok(session)
     }
 
     /// Goes on from the newest whole checkpoint of `run`, which must be of the same data, encoders and fixed settings. Where several
@@ -184,13 +198,14 @@ impl<'a> Session<'a> {
         let (checkpoint, _) = RunDir::find(&path, Path::new(""))?;
         let takes_fusion = self.recipe.train.init_fusion == InitFusion::Taken && self.recipe.denoises();
         let device = self.encoders.device();
-        let given = if takes_fusion { checkpoint.load(device)? } else { checkpoint.load_for_inference(device)? };
-        checkpoint.check_encoders(&given, self.encoders)?;
+        let mut given = if takes_fusion { checkpoint.load(device)? } else { checkpoint.load_for_inference(device)? };
+        checkpoint.connect(&mut given, self.encoders)?;
         let fusion = self.model.take(&given, takes_fusion).map_err(|why| {
             let why =
                 format!("{why}; set these keys as they were, or for the fusion encoder train.init_fusion = \"anew\"");
             CheckpointError::Mismatch { path: path.clone(), why }
         })?;
+        self.connect()?;
         self.average.iter().for_each(|average| average.start(&self.model));
         let fusion = match (fusion, self.model.fusion()) {
             (_, None) => "",
@@ -199,6 +214,13 @@ impl<'a> Session<'a> {
         };
         let step = checkpoint.state()?.map_or(String::new(), |state| format!(", step {}", state.step));
         tracing::info!("starting from the weights of {}{step}{fusion}", path.display());
+        Ok(())
+    }
+
+    /// Has the text encoder read the keywords that a cascaded head may have now.
+    pub(super) fn connect(&mut self) -> Result<(), TrainError> {
+        self.encoders.connect(&mut self.model).map_err(FeatureError::from)?;
+        self.average.iter_mut().for_each(|average| average.share(&self.model));
         Ok(())
     }
 

@@ -15,6 +15,9 @@ pub struct TrainRecord {
     pub loss_sic: f64,
     /// L_cmd; null without denoising.
     pub loss_cmd: Option<f64>,
+    /// The loss against the captions, where they take part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_text: Option<f64>,
     /// Learning rate.
     pub lr: f64,
     /// tau.

@@ -1,50 +1,21 @@
 //! The loop: batch -> frozen features -> gradient -> Adam, evaluations, checkpoints.
 
 use std::ops::Range;
-use std::time::Instant;
 
-use super::agree::{News, agree_on_start, exchange};
+use super::agree::agree_on_start;
 use super::bank::Bank;
 use super::figures::Figures;
+use super::ready::{Ready, Window};
 use super::section::{ImageBank, OnNan};
 use super::sinks::TrainRecord;
-use super::step::{Gradient, Step, gradient};
+use super::step::{Gradient, gradient};
 use super::{Session, TrainError, finite};
 use crate::checkpoint::BestScore;
-use crate::data::{Batch, BatchPlan, Next, TrainingBatches};
+use crate::data::{BatchPlan, TrainingBatches};
 use crate::eval::{EvalSet, RetrievalSheet};
-use crate::features::{FeatureSource, Use, to_device};
-use crate::model::{Dropout, DropoutMask, Encoded, PatchNoise, catch_libtorch};
+use crate::features::{FeatureSource, Use};
+use crate::model::catch_libtorch;
 use crate::telemetry::{Progress, warn_once};
-
-/// A batch whose features are on their way.
-pub(super) struct Ready {
-    utterances: Vec<usize>,
-    encoded: Encoded,
-    step: Step,
-    news: News,
-}
-
-/// What passed since the last figures.
-pub(super) struct Window {
-    start: Instant,
-    samples: usize,
-    waited: f64,
-}
-
-impl Window {
-    pub(super) fn new() -> Self {
-        Self { start: Instant::now(), samples: 0, waited: 0.0 }
-    }
-
-    /// What stands beside the progress of training.
-    fn shown(&self, figures: Option<&Figures>) -> String {
-        let seconds = self.start.elapsed().as_secs_f64().max(1e-9);
-        let (rate, waiting) = (self.samples as f64 / seconds, 100.0 * self.waited / seconds);
-        let losses = figures.map_or("passed over".to_owned(), Figures::to_string);
-        format!("{rate:.0} samples/s, {losses}, waiting {waiting:.0} %")
-    }
-}
 
 impl<'a> Session<'a> {
     /// Trains to the last step. Whatever ends it before, the updates that were made are saved first.
@@ -74,6 +45,7 @@ impl<'a> Session<'a> {
         let shared = &self.recipe.identity.shared;
         let model = (&self.model, self.average.as_ref());
         agree_on_start(self.crew.world, shared, &mut self.state, model, &mut self.adam)?;
+        self.connect()?;
         if !self.is_finished() {
             self.leaks.iter().for_each(|warning| tracing::warn!("{warning}"));
             let config = &self.recipe.features;
@@ -159,62 +131,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The batch of `step`, read and exchanged with the other processes, its features asked for.
-    pub(super) fn ready(
-        &mut self,
-        step: u64,
-        batches: &mut TrainingBatches,
-        source: &FeatureSource,
-        window: &mut Window,
-    ) -> Result<Ready, TrainError> {
-        let waiting = Instant::now();
-        let batch = tracing::debug_span!("wait for batch").in_scope(|| self.next_batch(batches))?;
-        window.waited += waiting.elapsed().as_secs_f64();
-        let news = self.exchange(batch.as_ref())?;
-        // A process without a batch gave up waiting because of the signal that all know of now.
-        let (Some(batch), None) = (batch, news.stop) else { return Err(news.stopped()) };
-        self.encode(step, batch, news, source)
-    }
-
-    /// Asks for the features of the batch of `step`, and sends along what its losses need.
-    fn encode(&mut self, step: u64, batch: Batch, news: News, source: &FeatureSource) -> Result<Ready, TrainError> {
-        let drawn = self.noise(step, &news.image_ids);
-        let numbers = [&news.image_ids[..], drawn.as_deref().unwrap_or_default()];
-        let (encoded, mut sent) = source.encode(&batch, &numbers)?;
-        let noise = sent.pop().filter(|_| drawn.is_some()).map(PatchNoise::new);
-        let image_ids = sent.pop().unwrap_or_else(|| unreachable!("two were sent"));
-        let rows = self.rows();
-        let (rate, seed) = (self.recipe.speech.dropout, self.recipe.seed());
-        let dropout = (rate > 0.0).then_some(Dropout { rate, seed, step, first_row: rows.start }).map(|dropout| {
-            let longest = encoded.speech.iter().map(|chunk| chunk.hidden.size()[2]).max().unwrap_or(0);
-            let stays = self.model.speech().draw_dropout(dropout, rows.end - rows.start, longest);
-            DropoutMask::new(to_device(&stays, self.encoders.device()), dropout)
-        });
-        let further = self.bank.as_ref().map(|bank| bank.of_step(step, &news.image_ids));
-        let step = Step { image_ids, first_row: rows.start as i64, noise, dropout, further };
-        Ok(Ready { utterances: batch.utterances, encoded, step, news })
-    }
-
-    /// The next batch, or none if a signal came while it was waited for.
-    fn next_batch(&self, batches: &mut TrainingBatches) -> Result<Option<Batch>, TrainError> {
-        match batches.next_unless(|| self.crew.is_stopped()) {
-            Next::Result(batch) => Ok(Some(batch?)),
-            Next::GivenUp => Ok(None),
-            Next::End => unreachable!("there is a batch for every step"),
-        }
-    }
-
-    fn exchange(&mut self, batch: Option<&Batch>) -> Result<News, TrainError> {
-        let nothing = vec![0; self.rows().count()];
-        let (ids, skipped) = batch.map_or((&nothing[..], &[][..]), |batch| (&batch.image_ids, &batch.skipped));
-        let news = exchange(self.crew, ids, skipped)?;
-        self.unreadable.extend(&news.unreadable);
-        self.check_unreadable()?;
-        Ok(news)
-    }
-
     /// An error when more of the training utterances are unreadable than may be; a single one never is too many.
-    fn check_unreadable(&self) -> Result<(), TrainError> {
+    pub(super) fn check_unreadable(&self) -> Result<(), TrainError> {
         let (count, of) = (self.unreadable.len(), self.split.utterances.len());
         let most = self.recipe.features.data.max_unreadable;
         if count > 1 && count as f64 > most * of as f64 {
@@ -243,7 +161,7 @@ impl<'a> Session<'a> {
     }
 
     /// Rows of the global batch that are this process's.
-    fn rows(&self) -> Range<u64> {
+    pub(super) fn rows(&self) -> Range<u64> {
         let share = self.recipe.train.batch_size as u64 / self.crew.world.size() as u64;
         let first = share * self.crew.world.rank() as u64;
         first..first + share
@@ -269,6 +187,8 @@ impl<'a> Session<'a> {
             self.adam.update(&mut values, &mut flat, scale, lr).map_err(failed)?;
             self.model.clamp_temperature();
             self.average.iter().for_each(|average| average.update(&self.model));
+            let statistics = self.model.speech().cascade().zip(gradient.statistics.as_ref());
+            statistics.iter().for_each(|(cascade, batch)| cascade.take_in(batch));
             self.is_whole = true;
         }
         let next = (step + 1) * self.recipe.train.batch_size as u64;
@@ -290,18 +210,6 @@ impl<'a> Session<'a> {
         let options = self.recipe.loss_options(self.state.step);
         let teacher = self.average.as_ref().filter(|_| weight > 0.0).map(|average| (average.model(), weight));
         Ok(gradient(&self.model, teacher, &ready.encoded, &ready.step, options, self.crew.world)?)
-    }
-
-    /// The noise of a global batch. Without donors, in a batch that happens to hold a single image, the step goes without L_cmd.
-    fn noise(&self, step: u64, image_ids: &[i64]) -> Option<Vec<i64>> {
-        self.model.config().fusion?;
-        let (count, noise) = (self.encoders.image().spec().patches() as usize, &self.recipe.noise);
-        let drawn = PatchNoise::draw(image_ids, count, noise.ratio, noise.donor_position, self.recipe.seed(), step);
-        if drawn.is_none() {
-            let what = "a batch holds a single image, so its step goes without L_cmd; metrics.jsonl counts them";
-            warn_once(what.to_owned());
-        }
-        drawn
     }
 
     /// Counts a batch whose gradient is not finite, or ends the run.
@@ -329,12 +237,22 @@ impl<'a> Session<'a> {
 
     fn log(&mut self, figures: Figures, window: &Window) -> Result<(), TrainError> {
         let seconds = window.start.elapsed().as_secs_f64();
-        let Figures { loss, loss_sic, loss_cmd, attention_entropy, temperature, cmd_temperature, grad_norm, lr } =
-            figures;
+        let Figures {
+            loss,
+            loss_sic,
+            loss_cmd,
+            loss_text,
+            attention_entropy,
+            temperature,
+            cmd_temperature,
+            grad_norm,
+            lr,
+        } = figures;
         let record = TrainRecord {
             loss,
             loss_sic,
             loss_cmd,
+            loss_text,
             lr,
             temperature,
             cmd_temperature,

@@ -149,6 +149,12 @@ void run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   static const std::set<std::string> syncing = {"aten::nonzero", "aten::masked_select", "aten::is_nonzero", "aten::equal", "aten::unique", "aten::_unique2", "aten::repeat_interleave"};
   if (syncing.count(name)) { syncs++; where(name.c_str()); }
   if (verbose()) { std::lock_guard<std::mutex> g(lock); ops[name]++; }
+  // The fallback leaves indices where they are.
+  for (auto& a : torch::jit::last(*stack, schema.arguments().size())) if (a.isOptionalTensorList()) {
+    c10::List<std::optional<Tensor>> here;
+    for (const std::optional<Tensor>& t : a.toOptionalTensorList()) here.push_back(t ? std::optional<Tensor>(as_cpu(*t)) : t);
+    const_cast<c10::IValue&>(a) = here;
+  }
   struct In { In() { inside = true; } ~In() { inside = false; } } in;
   at::native::cpu_fallback(op, stack, /*error_on_views=*/true);
 }

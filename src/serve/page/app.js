@@ -1,8 +1,6 @@
 "use strict";
 
 const RESULTS = 12;
-const PARTS = 8;
-const SHADE = 0.78;
 const TRIES = 5;
 // What the server reads as it is. Anything else the browser turns into WAV, if it can.
 const READ = /\.(wave?|flac|mp3)$/i;
@@ -16,7 +14,7 @@ const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1).replace(/\.0$/, "")} MB
 const player = get("player");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
-let about = { attention: false, examples: [], pictures: [], limits: { bytes: 16e6, seconds: 60, results: RESULTS } };
+let about = { attention: false, text: false, examples: [], pictures: [], limits: { bytes: 16e6, seconds: 60, results: RESULTS } };
 let asking = new AbortController();
 let asked = null;
 let looking = null;
@@ -86,9 +84,10 @@ function begin() {
   return asking.signal;
 }
 
-function pathOf({ id }) {
+function pathOf({ id, words }) {
   const path = id === undefined ? "/api/search" : `/api/items/${id}/search`;
-  return `${path}?k=${Math.min(RESULTS, about.limits.results)}`;
+  const text = words ? `&text=${encodeURIComponent(words)}` : "";
+  return `${path}?k=${Math.min(RESULTS, about.limits.results)}${text}`;
 }
 
 async function ask(query, signal = begin()) {
@@ -125,22 +124,24 @@ async function askFile(file, medium = mediumOf(file)) {
   return ask({ medium, body, url: URL.createObjectURL(body), name: file.name }, signal);
 }
 
+const askWords = (words) => ask({ medium: "text", words, said: words });
+
 const askItem = ({ id, medium, said, name, sound, picture }) => ask({ id, medium, said, name, url: sound || picture });
 
 const quote = (said) => `“${said}”`;
 const titleOf = ({ said, name }) => (said ? quote(said) : name);
 
 function showAsked(query) {
-  const spoken = query.medium === "speech";
+  const [spoken, seen] = [query.medium === "speech", query.medium === "image"];
   get("results").hidden = false;
   get("replay").hidden = get("asked-wave").hidden = !spoken;
-  get("asked-picture").hidden = spoken;
+  get("asked-picture").hidden = !seen;
   get("asked-text").textContent = titleOf(query);
-  get("results-title").textContent = spoken ? "Pictures that fit" : "Captions that fit";
+  get("results-title").textContent = seen ? "Captions that fit" : "Pictures that fit";
   get("told").textContent = "";
   get("found").replaceChildren();
   if (spoken) showWave(query);
-  else get("asked-picture").src = query.body ? query.url : `${query.url}?side=192`;
+  else if (seen) get("asked-picture").src = query.body ? query.url : `${query.url}?side=192`;
   get("results").scrollIntoView({ behavior: still.matches ? "auto" : "smooth" });
 }
 
@@ -162,8 +163,8 @@ async function showWave(query) {
 }
 
 function showFound({ query, found, milliseconds }) {
-  const spoken = query.medium === "speech";
-  const told = plural(found.length, found[0]?.medium === "speech" || (!found.length && !spoken) ? "spoken caption" : "picture");
+  const seen = query.medium === "image";
+  const told = plural(found.length, found[0]?.medium === "speech" || (!found.length && seen) ? "spoken caption" : "picture");
   get("told").textContent = `${told} found in ${Math.max(1, Math.round(milliseconds))} ms`;
   const lasts = query.seconds ? ` ${query.seconds.toFixed(1)} s` : "";
   get("asked-text").append(make("span", { className: "note", textContent: lasts }));
@@ -195,124 +196,11 @@ function soundCard(item, rank) {
   return make("div", { className: "card" }, spoken, make("span", { className: "line" }, ...rankAndScore(rank, item.score)));
 }
 
-// Where it looks
-
-async function openLook(item) {
-  const [query, stop] = [asked, new AbortController()];
-  const mine = (looking = { stop, image: new Image(), grid: [1, 1], frames: [], chosen: 0 });
-  stopPlaying();
-  resetLook(item);
-  get("look").showModal();
-  mine.image.src = `${item.picture}?side=512`;
-  const path = query.id === undefined ? `/api/attention/${item.id}` : `/api/items/${query.id}/attention/${item.id}`;
-  const options = { body: query.body, alert: get("look-alert") };
-  try {
-    const [answer] = await Promise.all([call(`${path}?parts=${PARTS}`, stop.signal, options), mine.image.decode().then(() => paint(mine))]);
-    if (looking === mine) showLook(mine, answer);
-  } catch (error) {
-    if (looking === mine) complain(error, get("look-alert"));
-  }
-}
-
-function resetLook(item) {
-  get("look-title").replaceChildren("Where it looks", make("small", { textContent: `${titleOf(asked)} in ${item.name}` }));
-  get("large").ariaLabel = `Picture ${item.name}`;
-  get("large").getContext("2d").clearRect(0, 0, get("large").width, get("large").height);
-  get("look-alert").textContent = "";
-  get("parts").replaceChildren();
-  Object.assign(get("part"), { max: 0, value: 0 });
-  get("part-text").textContent = "Whole utterance";
-  get("entropy").textContent = "Looking";
-  makePlay(get("look-play"), asked.url, titleOf(asked), followLook);
-}
-
-function showLook(mine, { grid, weights, entropy, parts }) {
-  const span = ({ from, to }) => `${from.toFixed(2)} s to ${to.toFixed(2)} s`;
-  const framed = parts.map((part, place) => ({ ...part, name: `Part ${place + 1}, ${span(part)}`, entropy: entropyOf(part.weights) }));
-  mine.grid = grid;
-  mine.frames = [{ name: "Whole utterance", weights, entropy }, ...framed];
-  get("part").max = parts.length;
-  get("parts").replaceChildren(...mine.frames.map((frame, place) => make("li", {}, partButton(mine, frame, place))));
-  choose(0);
-}
-
-function partButton(mine, frame, place) {
-  const canvas = make("canvas", { width: 144, height: 144, ariaHidden: "true" });
-  paint(mine, frame.weights, canvas);
-  const label = place ? `${frame.from.toFixed(2)}–${frame.to.toFixed(2)} s` : "Whole";
-  return make("button", { type: "button", ariaLabel: frame.name, onclick: () => chooseByHand(place) }, canvas, label);
-}
-
-function entropyOf(weights) {
-  const sum = weights.reduce((all, weight) => all + weight, 0) || 1;
-  const shares = weights.map((weight) => weight / sum).filter(Boolean);
-  return -shares.reduce((all, share) => all + share * Math.log(share), 0) / Math.log(weights.length);
-}
-
-/** Black where nobody looks, clear where most do. */
-function shadeOf(weights, [rows, columns]) {
-  const most = Math.max(...weights, Number.MIN_VALUE);
-  const cells = new ImageData(columns, rows);
-  weights.forEach((weight, place) => { cells.data[4 * place + 3] = Math.round(255 * SHADE * (1 - weight / most)); });
-  const canvas = make("canvas", { width: columns, height: rows });
-  canvas.getContext("2d").putImageData(cells, 0, 0);
-  return canvas;
-}
-
-function paint({ image, grid }, weights = null, canvas = get("large")) {
-  const pen = canvas.getContext("2d");
-  pen.imageSmoothingQuality = "high";
-  pen.drawImage(image, 0, 0, canvas.width, canvas.height);
-  if (weights) pen.drawImage(shadeOf(weights, grid), 0, 0, canvas.width, canvas.height);
-}
-
-const paintLarge = (weights) => paint(looking, get("overlay").checked ? weights : null);
-
-function choose(place) {
-  const frame = looking?.frames[place];
-  if (!frame) return;
-  looking.chosen = place;
-  get("part").value = place;
-  get("part").ariaValueText = get("part-text").textContent = frame.name;
-  get("entropy").textContent = `Entropy ${frame.entropy.toFixed(2)}: 1 looks everywhere alike, 0 at one patch.`;
-  const buttons = [...get("parts").querySelectorAll("button")];
-  buttons.forEach((button, at) => { button.ariaPressed = String(at === place); });
-  buttons[place].scrollIntoView({ block: "nearest", inline: "nearest" });
-  paintLarge(frame.weights);
-}
-
-function chooseByHand(place) {
-  stopPlaying();
-  choose(place);
-}
-
-/** Shows the part that is heard, fading from one to the next. */
-function followLook(time) {
-  const parts = looking?.frames.slice(1) ?? [];
-  if (time === null || !parts.length) return choose(0);
-  const heard = parts.findLastIndex(({ from }) => from <= time);
-  if (heard + 1 !== looking.chosen) choose(heard + 1);
-  if (heard >= 0 && !still.matches) paintLarge(blend(parts, time));
-  return undefined;
-}
-
-function blend(parts, time) {
-  const middle = ({ from, to }) => (from + to) / 2;
-  const before = Math.max(0, parts.findLastIndex((part) => middle(part) <= time));
-  const [one, other] = [parts[before], parts[before + 1] ?? parts[before]];
-  const share = Math.max(0, Math.min(1, (time - middle(one)) / (middle(other) - middle(one)) || 0));
-  return one.weights.map((weight, place) => weight + share * (other.weights[place] - weight));
-}
-
-function endLook() {
-  looking?.stop.abort();
-  looking = null;
-  stopPlaying();
-}
-
 // The page
 
-function showAbout({ version, checkpoint, index, images, speech, examples, pictures }) {
+function showAbout({ version, checkpoint, index, images, speech, text, examples, pictures, limits }) {
+  get("words").hidden = !text;
+  get("text").maxLength = limits.characters;
   get("counts").textContent = `${plural(images, "picture")} and ${plural(speech, "utterance")} to find`;
   get("version").textContent = `CMD ${version} · ${checkpoint} · ${index} ·`;
   const sayings = examples.map((item) => make("button", { type: "button", textContent: titleOf(item), onclick: () => askItem(item) }));
@@ -340,6 +228,14 @@ function watchFiles() {
   addEventListener("dragleave", ({ relatedTarget }) => { get("drop").hidden ||= !relatedTarget; });
   addEventListener("drop", (event) => takeFile(event, event.dataTransfer));
   addEventListener("paste", (event) => takeFile(event, event.clipboardData));
+}
+
+function watchWords() {
+  get("words").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const words = get("text").value.trim();
+    if (words) askWords(words);
+  });
 }
 
 function takeFile(event, { files }) {
@@ -376,6 +272,7 @@ async function start() {
   get("again").onclick = showAndToggle;
   player.addEventListener("ended", stopPlaying);
   watchFiles();
+  watchWords();
   watchKeys();
   watchLook();
   if (!navigator.mediaDevices || !window.AudioWorklet) {

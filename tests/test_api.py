@@ -252,7 +252,7 @@ class Api(unittest.TestCase):
             self.refused(400, "POST", path, wav)
         self.refused(404, "POST", "/api/attention/99", wav)
         self.refused(415, "POST", "/api/attention/1", (self.folder / "data/test 2.png").read_bytes())
-        self.refused(405, "GET", "/api/search")
+        self.refused(405, "DELETE", "/api/search")
         for path in ("/api/items/99/picture", "/api/items/-1/picture", "/api/items/..%2f..%2fetc%2fpasswd/sound", "/../etc/passwd", "/%2e%2e/x"):
             self.refused(404, "GET", path)
         self.assertIn("localhost", self.refused(403, "GET", "/api/about", Host="evil.example"))

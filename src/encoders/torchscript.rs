@@ -28,6 +28,31 @@ pub struct TorchScript<Spec> {
     modality: &'static str,
 }
 
+/// What every module tells of itself in the same way.
+macro_rules! as_it_says {
+    () => {
+        fn spec(&self) -> &Self::Spec {
+            &self.spec
+        }
+
+        fn fingerprint(&self) -> &str {
+            &self.fingerprint
+        }
+
+        fn kind(&self) -> Kind {
+            self.kind
+        }
+
+        fn precision(&self) -> Precision {
+            self.precision
+        }
+
+        fn failed(&self, why: String) -> EncoderError {
+            self.forward_error(why)
+        }
+    };
+}
+
 impl TorchScript<SpeechSpec> {
     /// Loads a speech encoder onto `device` and checks it.
     ///
@@ -58,25 +83,7 @@ impl FrozenEncoder for TorchScript<SpeechSpec> {
     type Input = Waveforms;
     type Features = SpeechStates;
 
-    fn spec(&self) -> &SpeechSpec {
-        &self.spec
-    }
-
-    fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
-
-    fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    fn failed(&self, why: String) -> EncoderError {
-        self.forward_error(why)
-    }
+    as_it_says!();
 
     fn forward(&self, input: &Waveforms) -> Result<SpeechStates, EncoderError> {
         tch::no_grad(|| self.run(input)).map_err(|why| self.forward_error(why))
@@ -112,25 +119,7 @@ impl FrozenEncoder for TorchScript<ImageSpec> {
     type Input = Pixels;
     type Features = ImageStates;
 
-    fn spec(&self) -> &ImageSpec {
-        &self.spec
-    }
-
-    fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
-
-    fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    fn failed(&self, why: String) -> EncoderError {
-        self.forward_error(why)
-    }
+    as_it_says!();
 
     fn forward(&self, input: &Pixels) -> Result<ImageStates, EncoderError> {
         tch::no_grad(|| self.run(input)).map_err(|why| self.forward_error(why))
@@ -203,25 +192,7 @@ impl FrozenEncoder for TorchScript<TextSpec> {
     type Input = Tensor;
     type Features = Tensor;
 
-    fn spec(&self) -> &TextSpec {
-        &self.spec
-    }
-
-    fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
-
-    fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    fn failed(&self, why: String) -> EncoderError {
-        self.forward_error(why)
-    }
+    as_it_says!();
 
     fn forward(&self, input: &Tensor) -> Result<Tensor, EncoderError> {
         tch::no_grad(|| self.tokens(input)).map_err(|why| self.forward_error(why))

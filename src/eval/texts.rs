@@ -64,12 +64,11 @@ impl Texts {
             let is_whole = |line: &Line| **audio == *line.audio || **audio == *folder.join(&line.audio);
             let whole: Vec<_> = named.iter().filter(|(_, line)| is_whole(line)).collect();
             let ends = || named.iter().filter(|(_, line)| audio.ends_with(&line.audio)).collect();
-            let [(number, line)] = (if whole.is_empty() { ends() } else { whole })[..] else {
-                let what = if named.is_empty() { "no transcript" } else { "no transcript, or several," };
-                return Err(wrong(format!(
-                    "has {what} of {}; name each once, by as much of its path as tells it apart",
-                    audio.display()
-                )));
+            let fits = if whole.is_empty() { ends() } else { whole };
+            let (number, line) = match fits[..] {
+                [one] => one,
+                [] => return Err(wrong(format!("has no transcript of {}", audio.display()))),
+                _ => return Err(wrong(format!("has several transcripts of {}", audio.display()))),
             };
             // A sound may stand in a split more than once.
             if used.insert(*number, audio).is_some_and(|other| other != audio) {

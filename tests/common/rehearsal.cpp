@@ -150,10 +150,10 @@ void run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   if (syncing.count(name)) { syncs++; where(name.c_str()); }
   if (verbose()) { std::lock_guard<std::mutex> g(lock); ops[name]++; }
   // The fallback leaves indices where they are.
-  for (auto& a : torch::jit::last(*stack, schema.arguments().size())) if (a.isOptionalTensorList()) {
+  if (indexing) for (size_t i = stack->size() - schema.arguments().size(); i < stack->size(); i++) if ((*stack)[i].isList()) {
     c10::List<std::optional<Tensor>> here;
-    for (const std::optional<Tensor>& t : a.toOptionalTensorList()) here.push_back(t ? std::optional<Tensor>(as_cpu(*t)) : t);
-    const_cast<c10::IValue&>(a) = here;
+    for (const c10::IValue& t : (*stack)[i].toListRef()) here.push_back(t.isTensor() && t.toTensor().defined() ? std::optional<Tensor>(as_cpu(t.toTensor())) : std::nullopt);
+    (*stack)[i] = here;
   }
   struct In { In() { inside = true; } ~In() { inside = false; } } in;
   at::native::cpu_fallback(op, stack, /*error_on_views=*/true);

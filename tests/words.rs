@@ -259,4 +259,6 @@ fn without_a_text_encoder_words_are_refused() {
     workspace.fails(2, &["eval", "--checkpoint", "runs/a", "--queries", "text"], &said);
     workspace.ok(&["search", "index", "--checkpoint", "runs/a", "--split", "test", "--out", "test.idx"]);
     workspace.fails(2, &["search", "test.idx", "--text", "a dog"], &["a query in words needs a frozen text encoder"]);
+    let blank = workspace.cmd(&["search", "test.idx", "--text", " "]);
+    assert!(blank.status.code() == Some(2) && String::from_utf8_lossy(&blank.stderr).contains("must hold words"));
 }

@@ -32,7 +32,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     image: Vec<PathBuf>,
     /// A query in words, which the frozen text encoder reads. Repeatable.
-    #[arg(long, value_name = "WORDS")]
+    #[arg(long, value_name = "WORDS", value_parser = words)]
     text: Vec<String>,
     /// What is to be found: images or speech; by default pictures by speech and words, and speech by pictures, where the index holds some.
     #[arg(long, value_name = "MEDIUM")]
@@ -98,6 +98,11 @@ const EXAMPLES: &str = "Examples:
   cmd search photos.idx --speech question.wav -k 24 --sheet found.html
   cmd search photos.idx --image dog.jpg --find images --json
   cmd search photos.idx --text \"a dog on a beach\"";
+
+/// A text with something in it.
+fn words(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("must hold words".to_owned()) } else { Ok(text.to_owned()) }
+}
 
 pub(super) fn run(args: &Args) -> Result<(), Error> {
     let signals = Signals::listen().map_err(Error::output("signal handlers"))?;

@@ -109,9 +109,9 @@ pub struct Losses {
 pub struct Denoising {
     /// L_cmd, Eq. 6.
     pub loss: Tensor,
-    /// F^I', see [`Fused`].
+    /// F^I', see [`super::Fused`].
     pub denoised: Tensor,
-    /// Attention over the patches, see [`Fused`].
+    /// Attention over the patches, see [`super::Fused`].
     pub attention: Tensor,
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use cmd::model::{
     CmdGradient, CmdModel, DonorPosition, Dropout, DropoutMask, Embedded, Encoded, HeadKind, LossOptions, Losses,
-    ModelConfig, Pairing, PatchNoise, QueryNorm, SameImage, SpeechChunk,
+    ModelConfig, Pairing, PatchNoise, QueryNorm, SameImage, SpeechChunk, TextAnchor,
 };
 use cmd::train::step::{self, Step};
 use tch::{Device, Kind, Tensor};
@@ -131,6 +131,31 @@ fn padding_changes_nothing() {
     assert!(same(&forward(&hidden), &forward(&padded), 1e-6));
     let dropped = |hidden: &Tensor| dropped(&model, hidden, &frames, dropout);
     assert!(same(&dropped(&hidden), &dropped(&padded), 1e-6));
+}
+
+/// Captions that are embedded as the images are teach what the images teach.
+#[test]
+fn a_text_anchor_counts_with_its_weight() {
+    let model = CmdModel::new(ModelConfig { fusion: None, ..SMALL }, 8, Device::Cpu);
+    let features = features(6, 5);
+    let plain = losses(&model, &features, None, LossOptions { alpha: 0.0, ..OPTIONS });
+    for weight in [0.0, 0.5, 2.0] {
+        let embedded = Embedded {
+            speech_cls: plain.speech_cls.shallow_clone(),
+            image_cls: features.image_cls.shallow_clone(),
+            patches: features.patches.shallow_clone(),
+            image_ids: Tensor::from_slice(&features.image_ids),
+            teacher: None,
+            text: Some(TextAnchor {
+                cls: plain.image_cls.shallow_clone(),
+                ids: Tensor::from_slice(&features.image_ids),
+                weight,
+            }),
+        };
+        let anchored = model.losses(&embedded, None, None, LossOptions { alpha: 0.0, ..OPTIONS });
+        assert!(same(&anchored.text.expect("a loss"), &plain.sic, 1e-6) && same(&anchored.sic, &plain.sic, 1e-6));
+        assert!(same(&anchored.total, &(&plain.sic * (1.0 + weight)), 1e-5));
+    }
 }
 
 #[test]

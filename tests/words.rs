@@ -203,6 +203,9 @@ fn words_ask_and_are_asked() {
     let table = workspace.ok(&eval[..eval.len() - 1]);
     assert!(table.contains("captions as words") && table.contains("asr as words"), "{table}");
 
+    let above = transcripts.replace("\"audio\":\"", "\"audio\":\"../data/");
+    fs::write(workspace.path("data/asr.jsonl"), above).expect("written");
+    workspace.ok(&["eval", "--checkpoint", "runs/a", "--split", "test", "--reference", "asr=data/asr.jsonl"]);
     let broken = transcripts.lines().skip(60).flat_map(|line| [line, "\n"]).collect::<String>();
     for (text, said) in [
         (broken, "has no transcript of"),

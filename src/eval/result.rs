@@ -84,7 +84,7 @@ impl std::fmt::Display for Protocol {
             Self::Rerank { k, mix, .. } => write!(out, "reranked {k}, mix {mix:.2}"),
             Self::QueryBank { split, .. } => write!(out, "query bank {split}"),
             Self::Text { of } => write!(out, "{of} as words"),
-            Self::SpeechText { texts } => write!(out, "{texts} texts for images"),
+            Self::SpeechText { texts } => write!(out, "speech <-> {texts} texts"),
         }
     }
 }

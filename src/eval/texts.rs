@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 use tch::{Device, Tensor};
@@ -32,7 +32,8 @@ impl Texts {
     /// When an utterance has none.
     pub fn captions(split: &Split) -> Result<Self, EvalError> {
         let text = |utterance: &Utterance| {
-            utterance.text.as_ref().map(ToString::to_string).ok_or_else(|| EvalError::Texts {
+            let text = utterance.text.as_ref().filter(|text| !text.trim().is_empty());
+            text.map(ToString::to_string).ok_or_else(|| EvalError::Texts {
                 what: "--queries text".to_owned(),
                 why: format!("{} has no caption", utterance.audio.display()),
             })
@@ -61,7 +62,13 @@ impl Texts {
         let mut texts = Vec::new();
         for Utterance { audio, .. } in &split.utterances {
             let named = audio.file_name().and_then(|name| by_name.get(name)).map(Vec::as_slice).unwrap_or_default();
-            let is_whole = |line: &Line| **audio == *line.audio || **audio == *folder.join(&line.audio);
+            let is_whole = |line: &Line| {
+                let there = folder.join(&line.audio);
+                // Over other folders, as `../a.wav`.
+                let leads_up = line.audio.components().any(|part| part == Component::ParentDir);
+                let is_same = || std::fs::canonicalize(&there).ok() == std::fs::canonicalize(audio).ok();
+                **audio == *line.audio || **audio == *there || leads_up && there.exists() && is_same()
+            };
             let whole: Vec<_> = named.iter().filter(|(_, line)| is_whole(line)).collect();
             let ends = || named.iter().filter(|(_, line)| audio.ends_with(&line.audio)).collect();
             let fits = if whole.is_empty() { ends() } else { whole };

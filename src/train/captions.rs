@@ -70,7 +70,7 @@ pub(super) fn vocabulary(encoder: &TextEncoder, split: &Split) -> Result<Vocabul
 
 fn texts(split: &Split, what: &str) -> Result<Vec<Arc<str>>, TrainError> {
     let text = |utterance: &Utterance| {
-        utterance.text.clone().ok_or_else(|| {
+        utterance.text.clone().filter(|text| !text.trim().is_empty()).ok_or_else(|| {
             TrainError::Recipe(format!(
                 "{what} needs the caption of every training utterance, and {} has none",
                 utterance.audio.display()

@@ -175,7 +175,7 @@ impl TorchScript<TextSpec> {
     /// The embedding [B, E] of token embeddings [B, K, W] between start and end, with a gradient for them.
     ///
     /// # Panics
-    /// When libtorch fails, as tch does.
+    /// When libtorch fails, as tch does: it is called within `catch_libtorch` alone, which makes an error of that.
     pub(super) fn keywords(&self, vectors: &Tensor) -> Tensor {
         // Gradients of 16-bit floats with five bits of exponent would be rounded to 0 on their way back.
         let scale = if self.kind == Kind::Half { HALF_SCALE } else { 1.0 };

@@ -73,9 +73,10 @@ impl Embedder<'_> {
                 return Ok(());
             };
             let Keywords { ids, cosines, vectors } = found;
-            let alone = catch_libtorch(|| tch::no_grad(|| values_of(&cascade.read_alone(&vectors))))?;
+            let read =
+                || tch::no_grad(|| [cascade.read(&vectors), cascade.read_alone(&vectors)].map(|s| values_of(&s)));
+            let [whole, alone] = catch_libtorch(read)?;
             let (ids, count) = (numbers_of(&ids)?, ids.size()[1] as usize);
-            let whole = values_of(&Self::of_states(self.model, states)?);
             let (cosines, frames) = (catch_libtorch(|| values_of(&cosines))?, numbers_of(&states.frames)?);
             let (longest, attention) = (attention.size()[2] as usize, catch_libtorch(|| values_of(&attention))?);
             let width = self.width();

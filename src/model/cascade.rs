@@ -210,19 +210,18 @@ impl Cascade {
 
     /// S_cls [B, E], L2-normalised, of projected keywords [B, K, W], by the running statistics.
     pub(super) fn evaluate(&self, projected: &Tensor) -> Tensor {
-        let vectors = self.nearest(&self.by_running(projected)).vectors;
-        l2_normalise(&self.text().reader.read(&vectors).to_kind(Kind::Float))
+        self.read(&self.keywords(projected).vectors)
     }
 
     /// The tokens nearest to projected keywords [B, K, W], by the running statistics.
     pub(super) fn keywords(&self, projected: &Tensor) -> Keywords {
-        self.nearest(&self.by_running(projected))
+        let Running { mean, variance, .. } = &self.running;
+        self.nearest(&self.scaled(&(projected - mean), variance))
     }
 
     /// S_cls of n keywords [.., W], as if each were all that is said: [n, E], L2-normalised.
     pub fn read_alone(&self, vectors: &Tensor) -> Tensor {
-        let flat = vectors.reshape([-1, 1, self.config.token_width]);
-        l2_normalise(&self.text().reader.read(&flat).to_kind(Kind::Float))
+        self.read(&vectors.reshape([-1, 1, self.config.token_width]))
     }
 
     /// S_cls [b, E], L2-normalised, of the rows from `first` on of a training batch whose projected keywords are `all` [B, K, W], and the statistics of
@@ -236,13 +235,13 @@ impl Cascade {
             mean: mean.detach().squeeze_dim(0),
             variance: variance.detach().squeeze_dim(0) * (count / (count - 1.0)),
         };
-        let own = centred.narrow(0, first, rows) / (variance + EPSILON).sqrt() * &self.weight + &self.bias;
+        let own = self.scaled(&centred.narrow(0, first, rows), &variance);
         let text = self.text();
         let cosines = l2_normalise(&own).matmul(&text.directions);
         let tokens = self.of_tokens(&cosines.argmax(-1, false));
         let soft = (cosines / self.config.temperature).softmax(-1, Kind::Float).matmul(&text.vectors);
         let keywords = tokens + (&soft - soft.detach());
-        (l2_normalise(&text.reader.read(&keywords).to_kind(Kind::Float)), statistics)
+        (self.read(&keywords), statistics)
     }
 
     /// Takes a batch into the running statistics.
@@ -255,9 +254,14 @@ impl Cascade {
         });
     }
 
-    fn by_running(&self, projected: &Tensor) -> Tensor {
-        let Running { mean, variance, .. } = &self.running;
-        (projected - mean) / (variance + EPSILON).sqrt() * &self.weight + &self.bias
+    /// What the batch normalisation makes of keywords around their mean.
+    fn scaled(&self, centred: &Tensor, variance: &Tensor) -> Tensor {
+        centred / (variance + EPSILON).sqrt() * &self.weight + &self.bias
+    }
+
+    /// S_cls of tokens' embeddings [B, K, W], [B, E], L2-normalised.
+    pub fn read(&self, keywords: &Tensor) -> Tensor {
+        l2_normalise(&self.text().reader.read(keywords).to_kind(Kind::Float))
     }
 
     /// The tokens nearest to keywords [B, K, W].

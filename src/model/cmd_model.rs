@@ -243,7 +243,7 @@ impl CmdModel {
         }
         let tokens = |model: &Self| model.speech.cascade().map(|cascade| cascade.tokens().shallow_clone());
         if form == self.config && tokens(self).zip(tokens(other)).is_some_and(|(own, theirs)| own != theirs) {
-            let why = "its keywords are of other tokens, those of other captions; train both with speech.keyword_vocabulary = \"whole\"";
+            let why = "its keywords may be other tokens than the configuration's; train both with speech.keyword_vocabulary = \"whole\"";
             return Err(why.to_owned());
         }
         if form != self.config {

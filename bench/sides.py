@@ -36,7 +36,8 @@ def parse(printed: str) -> dict[str, object]:
             section = line.strip("[]")
         elif " = " in line and not line.startswith("#"):
             name, value = line.split(" = ", 1)
-            found[f"{section}.{name}"] = value[1:-1] if value.startswith("'") else json.loads(value)
+            # Behind it may stand where it comes from.
+            found[f"{section}.{name}"] = value.split("'")[1] if value.startswith("'") else json.JSONDecoder().raw_decode(value)[0]
     return found
 
 

@@ -38,6 +38,13 @@ pub enum Range {
     Rate,
     /// From 0 to 1.
     Share,
+    /// From `least` to `most`.
+    Within {
+        /// The smallest.
+        least: f64,
+        /// The largest.
+        most: f64,
+    },
     /// Finite and above 0.
     AboveZero,
     /// Finite and at least 0.
@@ -69,10 +76,13 @@ impl Range {
             }
             (Self::Share, Value::Float(number)) if !(0.0..=1.0).contains(number) => wrong("from 0 to 1".to_owned()),
             (Self::AboveZero, Value::Float(number)) if !(*number > 0.0 && number.is_finite()) => {
-                wrong("above 0".to_owned())
+                wrong(if number.is_nan() || *number <= 0.0 { "above 0" } else { "finite" }.to_owned())
+            }
+            (Self::Within { least, most }, Value::Float(number)) if !(least..=most).contains(number) => {
+                wrong(format!("from {least} to {most}"))
             }
             (Self::NotNegative, Value::Float(number)) if !(*number >= 0.0 && number.is_finite()) => {
-                wrong("at least 0".to_owned())
+                wrong(if number.is_nan() || *number < 0.0 { "at least 0" } else { "finite" }.to_owned())
             }
             _ => Ok(()),
         }
@@ -178,6 +188,9 @@ mod tests {
         assert!(refuses(between(1, 4), Value::Integer(5)) && !refuses(between(1, 4), Value::Integer(4)));
         assert!(refuses(Range::Rate, Value::Float(1.0)) && !refuses(Range::Share, Value::Float(1.0)));
         assert!(refuses(Range::AboveZero, Value::Float(0.0)) && refuses(Range::NotNegative, Value::Float(f64::NAN)));
+        let within = Range::Within { least: 0.5, most: 2.0 };
+        assert!(refuses(within, Value::Float(0.4)) && refuses(within, Value::Float(f64::NAN)));
+        assert!(!refuses(within, Value::Float(2.0)));
         assert!(refuses(Range::Rate, Value::Array(vec![Value::Float(0.5), Value::Float(-0.1)])));
     }
 }

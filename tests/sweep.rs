@@ -142,6 +142,9 @@ fn what_is_wrong_is_said_before_anything_is_trained() {
     workspace.fails(2, &["sweep", "alpha.toml", "--set", "train.seed=3"], &said);
     fs::write(workspace.path("alpha.toml"), PLAN.replace("0.0, 0.5", "0.0, -1.0")).expect("written");
     workspace.fails(2, &["sweep", "alpha.toml"], &["cmd.alpha: is -1.0, but must be at least 0"]);
+    let heads = PLAN.replace("'cmd.alpha'", "'speech.head'").replace("0.0, 0.5", "'parallel', 'cascaded'");
+    fs::write(workspace.path("alpha.toml"), heads).expect("written");
+    workspace.fails(2, &["sweep", "alpha.toml"], &["needs a frozen text encoder: encoders.text.path"]);
     fs::write(workspace.path("alpha.toml"), PLAN.replace("'val'", "'hard'")).expect("written");
     workspace.fails(2, &["sweep", "alpha.toml"], &["no split hard; it has test, train, val"]);
     assert!(!workspace.path("runs").exists());

@@ -151,6 +151,13 @@ class Api(unittest.TestCase):
         looked = self.server.get(f"/api/items/{one}/attention/{about['pictures'][0]['id']}?parts=3")
         self.assertAlmostEqual(sum(looked["weights"]), 1, places=4)
         self.assertEqual(self.server.get(f"/api/items/{one}/search?k=2&find=speech")["found"][0]["id"], one)
+        sound = self.server.ask("GET", f"/api/items/{one}/sound")
+        self.assertEqual(sound[1]["accept-ranges"], "bytes")
+        status, headers, part = self.server.ask("GET", f"/api/items/{one}/sound", Range="bytes=40-49")
+        self.assertEqual((status, headers["content-range"], part), (206, f"bytes 40-49/{len(sound[2])}", sound[2][40:50]))
+        status, headers, why = self.server.ask("GET", f"/api/items/{one}/sound", Range=f"bytes={len(sound[2])}-")
+        self.assertEqual((status, headers["content-range"]), (416, f"bytes */{len(sound[2])}"))
+        self.assertIn("bytes", json.loads(why)["error"])
         openapi_spec_validator.validate(self.server.get("/openapi.json"))
         self.assertEqual(self.server.ask("GET", "/healthz")[2], b"ok\n")
 
@@ -159,10 +166,15 @@ class Api(unittest.TestCase):
         self.assertEqual((self.server.get("/api/about")["text"], self.server.get("/api/about")["limits"]["characters"]), (True, 1000))
         told = json.loads(self.cmd("search", "idx", "--text", words, "-k", "3", "--json"))["queries"][0]["found"]
         answer = self.server.get(f"/api/search?k=3&text={quote(words)}")
-        self.assertEqual((answer["query"], [hit["id"] for hit in answer["found"]]), ({"medium": "text"}, [hit["id"] for hit in told]))
+        self.assertEqual((answer["query"], [hit["id"] for hit in answer["found"]]), ({"medium": "text", "cut": False}, [hit["id"] for hit in told]))
+        self.assertTrue(self.server.get(f"/api/search?text={quote('dog ' * 100)}")["query"]["cut"])
         self.assertEqual({hit["medium"] for hit in self.server.get("/api/search?find=speech&text=a")["found"]}, {"speech"})
-        for path in ("/api/search", "/api/search?text=%20", "/api/search?text=" + 1001 * "a", "/api/search?text=a&k=0", "/api/search?text=a&l=1"):
+        for path in ("/api/search", "/api/search?text=%20", "/api/search?text=" + 1001 * "a", "/api/search?text=a&k=0", "/api/search?text=a&l=1",
+                     "/api/search?text=%26nbsp%3B", "/api/search?text=5%", "/api/search?text=5%2", "/api/search?text=%+1", "/api/search?text=%ff"):
             self.refused(400, "GET", path)
+        self.assertIn("%25", self.refused(400, "GET", "/api/search?text=100%&k=3"))
+        self.refused(404, "GET", "/api/items/0/keywords")
+        self.refused(404, "POST", "/api/keywords", self.sounds[0])
 
         # A model that hears keywords, and one without a text encoder.
         self.cmd("train", "--config", "tiny.toml", "--name", "c", "--set", "train.steps=6", "--set", "speech.head=cascaded", "--set",
@@ -178,7 +190,19 @@ class Api(unittest.TestCase):
                 about = server.get("/api/about")
                 parts = server.get(f"/api/items/{about['examples'][0]['id']}/attention/{about['pictures'][0]['id']}")["parts"]
                 self.assertEqual([bool(part.get("word")) for part in parts], [True] * 5 if index == "heard" else [False] * 8)
-                self.assertEqual(about["text"], index == "heard")
+                self.assertEqual((about["text"], about["keywords"]), (index == "heard", index == "heard"))
+                if index == "heard":
+                    one = about["examples"][0]
+                    status, _, body = server.ask("POST", "/api/keywords", (self.folder / "data" / one["name"]).read_bytes())
+                    heard = json.loads(body)["keywords"]
+                    self.assertEqual((status, heard), (200, server.get(f"/api/items/{one['id']}/keywords")["keywords"]))
+                    self.assertEqual([word["word"] for word in heard], [part["word"] for part in parts])
+                    for word in heard:
+                        self.assertTrue(0 <= word["from"] < word["to"] and -1.001 < word["score"] < 1.001, word)
+                    picture = (self.folder / "data/test 2.png").read_bytes()
+                    self.assertEqual(server.ask("POST", "/api/keywords", picture)[0], 415)
+                    self.assertEqual(server.ask("GET", f"/api/items/{one['id']}/keywords?k=1")[0], 400)
+                    self.assertEqual(server.ask("GET", f"/api/items/{about['pictures'][0]['id']}/keywords")[0], 404)
                 if index == "wordless":
                     status, _, body = server.ask("GET", "/api/search?text=a")
                     self.assertEqual((status, "encoders.text.path" in json.loads(body)["error"]), (404, True))

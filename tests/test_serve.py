@@ -34,8 +34,8 @@ return data.reduce((sum, value, place) => sum + (place % 4 === 3 ? 0 : value), 0
 """
 
 
-def serve(folder: Path) -> subprocess.Popen[str]:
-    command = [CMD, "--quiet", "serve", "idx", "--port", "0"]
+def serve(folder: Path, index: str = "idx") -> subprocess.Popen[str]:
+    command = [CMD, "--quiet", "serve", index, "--port", "0"]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
 
 
@@ -240,6 +240,42 @@ class Serve(unittest.TestCase):
         # Letters go into the field and start no recording.
         field.send_keys("r")
         self.assertEqual(self.the("#status").text, "Press and speak")
+
+    def test_words_that_are_too_many_are_told_so(self) -> None:
+        self.the("#text").send_keys("dog " * 100, Keys.ENTER)
+        self.found("picture")
+        self.assertTrue(self.the("#asked-text").text.endswith("too long: only its beginning was read"))
+
+    def test_keywords_are_seen_and_ask(self) -> None:
+        """Of a cascaded head without CMD, which cannot be asked where it looks."""
+        head = "--set", "speech.head=cascaded", "--set", "speech.keywords=5", "--set", "cmd.alpha=0"
+        cmd(self.folder, "train", "--config", "tiny.toml", "--name", "c", "--set", "train.steps=6", *head)
+        cmd(self.folder, "search", "index", "--checkpoint", "runs/c", "--split", "test", "--out", "heard")
+        server = serve(self.folder, "heard")
+        self.addCleanup(stop, server)
+        page = server.stdout.readline().strip()
+        for width in (DESKTOP, PHONE):
+            self.open(width, page=page)
+            self.the("#examples button").click()
+            self.found("picture")
+            self.until(lambda: len(self.all("#keywords button")) == 5)
+            self.assertEqual(self.the("#keywords").accessible_name, "Heard")
+            self.assertRegex(self.the("#keywords button").get_attribute("title"), r"^\d\.\d\d s to \d\.\d\d s$")
+            self.assertEqual(self.all("#found button"), [])
+            self.driver.keep(f"serve-heard-{width}")
+            self.driver.execute_script("window.scrollTo(0, 0)")
+            self.assertLessEqual(self.driver.overflow(), 0)
+        word = self.the("#keywords button").text
+        self.the("#keywords button").click()
+        self.found("picture")
+        self.assertEqual((self.the("#asked-text").text, self.the("#heard").is_displayed()), (f"“{word}”", False))
+        # What one says is heard too.
+        self.speak()
+        self.until(lambda: len(self.all("#keywords button")) == 5)
+        # A picture says nothing.
+        self.the("#pictures button").click()
+        self.found("spoken caption")
+        self.assertFalse(self.the("#heard").is_displayed())
 
     def test_examples_ask(self) -> None:
         example = self.the("#examples button")

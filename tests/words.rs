@@ -118,7 +118,7 @@ fn other_runs_start_from_its_weights_and_others_do_not() {
     let workspace = workspace(8);
     workspace.ok(&cascaded("a", &[]));
     workspace.ok(&cascaded("b", &["--init-from", "runs/a", "--set", "train.seed=1"]));
-    workspace.fails(2, &train("c", &["--init-from", "runs/a"]), &["its model is", "set these keys as they were"]);
+    workspace.fails(2, &train("c", &["--init-from", "runs/a"]), &["head: cascaded with 3 keywords", "parallel here"]);
 }
 
 #[test]
@@ -127,8 +127,9 @@ fn what_cannot_be_is_said_before_an_hour_is_lost() {
     let refused = |more: &[&str], parts: &[&str]| workspace.fails(2, &cascaded("refused", more), parts);
     refused(&["--set", "train.batch_size=1", "--set", "cmd.alpha=0"], &["a cascaded head normalises over the batch"]);
     refused(&["--set", "speech.keywords=0"], &["speech.keywords"]);
+    refused(&["--set", "speech.keyword_temperature=1e-30"], &["must be from 0.001 to 100"]);
     let text = |name: &str| format!("encoders.text.path={}", fixture(name).display());
-    refused(&["--set", &text("image.pt")], &["names a image encoder", "a text encoder is needed"]);
+    refused(&["--set", &text("image.pt")], &["names a frozen image encoder", "the text encoder is needed"]);
     refused(&["--set", &text("text_wide.pt")], &["[B, width]"]);
     refused(&["--set", &text("text_deaf.pt")], &["keywords gives no gradient for its input"]);
     refused(&["--set", &text("text_other_words.pt")], &["something else of a vocabulary's vectors"]);
@@ -209,13 +210,19 @@ fn words_ask_and_are_asked() {
     let broken = transcripts.lines().skip(60).flat_map(|line| [line, "\n"]).collect::<String>();
     for (text, said) in [
         (broken, "has no transcript of"),
-        ("no JSON\n".to_owned(), "line 1"),
+        ("\n\nno JSON\n".to_owned(), "asr.jsonl:3: "),
         (transcripts.clone() + &transcripts, "has several transcripts of"),
     ] {
         fs::write(workspace.path("data/asr.jsonl"), text).expect("written");
         let eval = ["eval", "--checkpoint", "runs/a", "--split", "test", "--reference", "asr=data/asr.jsonl"];
         workspace.fails(2, &eval, &["asr.jsonl", said]);
     }
+    fs::write(workspace.path("data/asr.jsonl"), [transcripts.as_bytes(), b"\xff\n"].concat()).expect("written");
+    let eval = |reference| ["eval", "--checkpoint", "runs/a", "--split", "test", "--reference", reference];
+    workspace.fails(2, &eval("asr=data/asr.jsonl"), &["asr.jsonl:67: not UTF-8"]);
+    workspace.fails(2, &eval("asr=/dev/zero"), &["/dev/zero: it is a device and no file"]);
+    let output = workspace.cmd(&eval("\u{1b}[31m=data/asr.jsonl"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("must hold no control characters"));
 
     workspace.ok(&["search", "index", "--checkpoint", "runs/a", "--split", "test", "--out", "test.idx"]);
     let found = workspace.ok(&[
@@ -262,6 +269,8 @@ fn without_a_text_encoder_words_are_refused() {
     workspace.fails(2, &["eval", "--checkpoint", "runs/a", "--queries", "text"], &said);
     workspace.ok(&["search", "index", "--checkpoint", "runs/a", "--split", "test", "--out", "test.idx"]);
     workspace.fails(2, &["search", "test.idx", "--text", "a dog"], &["a query in words needs a frozen text encoder"]);
-    let blank = workspace.cmd(&["search", "test.idx", "--text", " "]);
-    assert!(blank.status.code() == Some(2) && String::from_utf8_lossy(&blank.stderr).contains("must hold words"));
+    for text in [" ", "&nbsp;", "\u{feff}"] {
+        let blank = workspace.cmd(&["search", "test.idx", "--text", text]);
+        assert!(blank.status.code() == Some(2) && String::from_utf8_lossy(&blank.stderr).contains("must hold words"));
+    }
 }

@@ -62,7 +62,7 @@ fn encoders() {
     };
     speech("none.pt", &["No such file", "encoders.speech.path"]);
     speech("make_encoders.py", &["not a TorchScript file", "encoders.speech.path"]);
-    speech("image.pt", &["encoders.speech.path names a image encoder", "swapped?"]);
+    speech("image.pt", &["encoders.speech.path names a frozen image encoder", "swapped?"]);
     speech("bad_no_spec.pt", &["no method spec()"]);
     speech("bad_missing_key.pt", &["spec()", "hop"]);
     speech("bad_format.pt", &["format 2", "format 1"]);

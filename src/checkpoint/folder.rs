@@ -261,7 +261,10 @@ impl Checkpoint {
         let file = Tensors::read(&self.model, None)?;
         let found = file.model_config()?;
         if found != *model.config() {
-            let why = format!("the checkpoint's model is {found:?}, the configuration's is {:?}", model.config());
+            let why = format!(
+                "the checkpoint's model is another one than the configuration's: {}",
+                found.unlike(model.config())
+            );
             return Err(CheckpointError::Mismatch { path: self.model.clone(), why });
         }
         let parameters = model.parameters();

@@ -13,7 +13,7 @@ use crate::VERSION;
 use crate::config::{Config, Needs, Override};
 use crate::data::Dataset;
 use crate::distributed::nccl_versions;
-use crate::encoders::{Cache, Encoders};
+use crate::encoders::{Cache, EncoderError, Encoders};
 use crate::features::cache_folder;
 use crate::model::libtorch_version;
 use crate::telemetry::{existing, free_disk, free_memory, processor_features, whole_memory};
@@ -271,16 +271,13 @@ fn configuration(path: &Path, overrides: &[Override]) -> Vec<Finding> {
                     let text = text.map_or(String::new(), |text| format!("; {} for words", text.spec().name));
                     Finding::fine("encoders", format!("{} and {}: {sizes}{text}", speech.name, image.name))
                 }
-                Err(error) => Finding::broken(
-                    "encoders",
-                    error.to_string(),
-                    "scripts/setup --exporters, then scripts/export_clip.py --text (docs/words.md)",
-                ),
+                Err(error) => {
+                    unusable(&error, "scripts/setup --exporters, then scripts/export_clip.py --text (docs/words.md)")
+                }
             }
         }
-        Err(error) => Finding::broken(
-            "encoders",
-            error.to_string(),
+        Err(error) => unusable(
+            &error,
             "scripts/setup --exporters, then scripts/export_hubert.py and scripts/export_clip.py (README)",
         ),
     });
@@ -288,4 +285,14 @@ fn configuration(path: &Path, overrides: &[Override]) -> Vec<Finding> {
         findings.push(disk("room for features", &cache_folder(&config.data), 5.0));
     }
     findings
+}
+
+/// An encoder that cannot be used; one that is missing or broken is made anew by `made_by`.
+fn unusable(error: &EncoderError, made_by: &str) -> Finding {
+    let remedy = match error {
+        EncoderError::Swapped { .. } => "name each file under its own key in the configuration",
+        EncoderError::Widths { .. } => "export both from the same CLIP (docs/words.md)",
+        _ => made_by,
+    };
+    Finding::broken("encoders", error.to_string(), remedy)
 }

@@ -95,6 +95,9 @@ enum Queries {
 fn named_file(text: &str) -> Result<(String, PathBuf), String> {
     let named = text.split_once('=').filter(|(name, file)| !name.is_empty() && !file.is_empty());
     let (name, file) = named.ok_or("must be a name and a file, for instance asr=transcripts.jsonl")?;
+    if name.contains(char::is_control) {
+        return Err("the name of a row must hold no control characters".to_owned());
+    }
     Ok((name.to_owned(), PathBuf::from(file)))
 }
 

@@ -10,6 +10,7 @@ use super::print;
 use super::trained::{How, Trained, TrainedArgs};
 use crate::checkpoint::RunLock;
 use crate::data::{Content, Dataset, Medium, files_below};
+use crate::encoders::is_blank;
 use crate::eval::Growing;
 use crate::report::{Asked, Query, found_page};
 use crate::search::{EFFORT, Entry, GraphConfig, GraphHead, Hit, Index, Plan, Rows};
@@ -101,7 +102,7 @@ const EXAMPLES: &str = "Examples:
 
 /// A text with something in it.
 fn words(text: &str) -> Result<String, String> {
-    if text.trim().is_empty() { Err("must hold words".to_owned()) } else { Ok(text.to_owned()) }
+    if is_blank(text) { Err("must hold words".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Error> {

@@ -90,6 +90,7 @@ pub(super) fn run(args: &Args) -> Result<(), Error> {
             checkpoint: trained.name(),
             index: name_of(&args.index),
             attention: trained.model.fusion().is_some(),
+            keywords: trained.model.speech().cascade().is_some(),
             text: trained.encoders.names_text(),
         },
         index,

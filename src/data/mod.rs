@@ -27,7 +27,7 @@ pub use dataset::{Dataset, Image, Part, Skipped, Split, Utterance};
 pub use files::{Content, Medium, files_below, stamp};
 pub use groups::{GroupReader, Weight};
 pub use kept::{Bytes, Kept, Row};
-pub use kinds::write_manifest;
+pub use kinds::{IndexText, read_text, write_manifest};
 pub use order::{Order, Position};
 pub use picture::{Picture, PictureForm};
 pub use prefetch::{Ahead, Groups, Next, Prefetch, has_stuck_reader};

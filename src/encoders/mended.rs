@@ -6,39 +6,37 @@ use std::sync::LazyLock;
 use regex::{Captures, Regex};
 use unicode_normalization::UnicodeNormalization;
 
+use super::charmap::windows_1252;
+use super::mojibake::{regex, reread};
+
 /// Rounds after which a text is left as it is.
-const ROUNDS: usize = 16;
+const ROUNDS: usize = 1000;
 
 /// An entity that is written out whole.
 static ENTITY: LazyLock<Regex> = LazyLock::new(|| regex(r"&#?[0-9A-Za-z]{1,24};"));
 /// What Python's html module takes for one.
 static REFERENCE: LazyLock<Regex> =
     LazyLock::new(|| regex(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\x0c <&#;]{1,32};?)"));
-/// Two to four characters that may be bytes of UTF-8, read as windows-1252 or latin-1.
-static BYTES: LazyLock<Regex> =
-    LazyLock::new(|| regex(&format!("[\u{c2}-\u{f4}][\u{80}-\u{bf}{WINDOWS_TEXT}]{{1,3}}")));
-static TERMINAL: LazyLock<Regex> = LazyLock::new(|| regex("\u{1b}\\[[0-9;]*[a-zA-Z]"));
+static TERMINAL: LazyLock<Regex> = LazyLock::new(|| regex(r"\x1b\[[\p{Nd};]*[a-zA-Z]"));
 
-/// What windows-1252 has at 0x80 to 0x9F; at five of them nothing.
-const WINDOWS: [u16; 32] = [
-    0x20ac, 0x81, 0x201a, 0x192, 0x201e, 0x2026, 0x2020, 0x2021, 0x2c6, 0x2030, 0x160, 0x2039, 0x152, 0x8d, 0x17d,
-    0x8f, 0x90, 0x2018, 0x2019, 0x201c, 0x201d, 0x2022, 0x2013, 0x2014, 0x2dc, 0x2122, 0x161, 0x203a, 0x153, 0x9d,
-    0x17e, 0x178,
-];
-
-/// The same as characters, for an expression.
-const WINDOWS_TEXT: &str = "€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ";
-
-fn regex(expression: &str) -> Regex {
-    #[expect(clippy::expect_used, reason = "the expressions are fixed")]
-    Regex::new(expression).expect("a regular expression")
+/// `text`, mended line by line, and composed (NFC).
+pub(super) fn mended(text: &str) -> String {
+    // From a line with a < on, it may be HTML that means what it says.
+    let mut is_html = false;
+    let line = |line: &str| {
+        is_html |= line.contains('<');
+        mended_line(line, !is_html)
+    };
+    text.split_inclusive('\n').map(line).collect()
 }
 
-/// `text`, mended, and composed (NFC).
-pub(super) fn mended(text: &str) -> String {
-    let mut text = text.to_owned();
+fn mended_line(line: &str, has_entities: bool) -> String {
+    if line.bytes().all(|byte| byte == b'\n' || (b' '..0x7f).contains(&byte) && byte != b'&') {
+        return line.to_owned();
+    }
+    let mut text = line.to_owned();
     for _ in 0..ROUNDS {
-        let next = once(&text);
+        let next = once(&text, has_entities);
         if next == text {
             break;
         }
@@ -47,20 +45,13 @@ pub(super) fn mended(text: &str) -> String {
     text
 }
 
-fn once(text: &str) -> String {
-    if text.bytes().all(|byte| (b' '..0x7f).contains(&byte) && byte != b'&') {
-        return text.to_owned();
-    }
-    // Where there is a <, it may be HTML that means what it says.
-    let text = if text.contains('<') {
-        text.to_owned()
-    } else {
-        ENTITY.replace_all(text, |entity: &Captures| whole_entity(&entity[0])).into_owned()
-    };
-    let text = reread(&text)
-        .unwrap_or_else(|| BYTES.replace_all(&text, |bytes: &Captures| reread_start(&bytes[0])).into_owned());
+fn once(text: &str, has_entities: bool) -> String {
+    let text =
+        if has_entities { ENTITY.replace_all(text, |entity: &Captures| whole_entity(&entity[0])) } else { text.into() };
+    let text = reread(&text);
+    let text: String = text.chars().map(replaced).collect();
     let text = TERMINAL.replace_all(&text, "");
-    text.chars().flat_map(|c| replaced(c).chars().collect::<Vec<_>>()).nfc().collect()
+    text.chars().filter(|letter| !is_hidden(*letter)).nfc().collect()
 }
 
 /// What `entity` stands for, if it is known with all its letters, also in capitals; else itself.
@@ -70,8 +61,8 @@ fn whole_entity(entity: &str) -> String {
         (text == ";" || !text.contains(';')).then_some(text)
     };
     let in_capitals = || {
-        let is_upper = entity.bytes().all(|byte| !byte.is_ascii_lowercase());
-        known(&entity.to_lowercase()).filter(|_| is_upper).map(|text| text.to_uppercase())
+        let is_unknown = unescaped(entity) == entity && entity.bytes().all(|byte| !byte.is_ascii_lowercase());
+        known(&entity.to_lowercase()).filter(|_| is_unknown).map(|text| text.to_uppercase())
     };
     known(entity).or_else(in_capitals).unwrap_or_else(|| entity.to_owned())
 }
@@ -89,7 +80,7 @@ pub(super) fn unescaped(text: &str) -> String {
         match value.unwrap_or(u32::MAX) {
             0 => "\u{fffd}".to_owned(),
             0x0d => "\r".to_owned(),
-            code @ 0x80..=0x9f => windows(code as u8).to_string(),
+            code @ 0x80..=0x9f => windows_1252(code as u8).to_string(),
             0x1..=0x8 | 0xb | 0xe..=0x1f | 0x7f | 0xfdd0..=0xfdef => String::new(),
             code if code <= 0x10_ffff && code & 0xfffe == 0xfffe => String::new(),
             code => char::from_u32(code).unwrap_or('\u{fffd}').to_string(),
@@ -98,39 +89,15 @@ pub(super) fn unescaped(text: &str) -> String {
     REFERENCE.replace_all(text, one).into_owned()
 }
 
-/// What windows-1252 has at `byte`, 0x80 to 0x9f.
-fn windows(byte: u8) -> char {
-    char::from_u32(u32::from(WINDOWS[usize::from(byte) - 0x80])).unwrap_or('\u{fffd}')
-}
-
-/// As many characters from the first on as are one character of UTF-8, read as that.
-fn reread_start(text: &str) -> String {
-    let mut ends = text.char_indices().map(|(at, _)| at).skip(2).chain([text.len()]);
-    let read = |end: usize| reread(&text[..end]).map(|read| read + &text[end..]);
-    ends.find_map(read).unwrap_or_else(|| text.to_owned())
-}
-
-/// A text whose UTF-8 was read as windows-1252 or latin-1, read as UTF-8.
-fn reread(text: &str) -> Option<String> {
-    if text.is_ascii() {
-        return None;
-    }
-    let byte = |c: char| match u32::from(c) {
-        code @ 0..=0xff => Some(code as u8),
-        code => WINDOWS.iter().position(|windows| u32::from(*windows) == code).map(|place| 0x80 + place as u8),
-    };
-    let bytes: Vec<u8> = text.chars().map(byte).collect::<Option<_>>()?;
-    String::from_utf8(bytes).ok()
-}
-
-/// What stands for a character.
-fn replaced(c: char) -> String {
-    let text = match c {
-        '\u{80}'..='\u{9f}' => return windows(c as u8).to_string(),
+/// What stands for a character that can be seen.
+fn replaced(letter: char) -> String {
+    // Control characters of Latin-1 are letters of windows-1252.
+    let letter = if ('\u{80}'..='\u{9f}').contains(&letter) { windows_1252(letter as u8) } else { letter };
+    let text = match letter {
         'ﬅ' => "ſt",
         'Ĳ' => "IJ",
         'ĳ' => "ij",
-        'ŉ' => "ʼn",
+        'ŉ' => "'n",
         'Ǳ' => "DZ",
         'ǲ' => "Dz",
         'ǳ' => "dz",
@@ -146,10 +113,16 @@ fn replaced(c: char) -> String {
         '\u{2bc}' | '\u{2018}'..='\u{201b}' => "'",
         '\u{201c}'..='\u{201f}' => "\"",
         '\u{2028}' | '\u{2029}' | '\r' => "\n",
-        '\0'..='\u{8}' | '\u{b}' | '\u{e}'..='\u{1f}' | '\u{7f}' => "",
-        '\u{206a}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffc}' => "",
-        '\u{3000}' | '\u{fb00}'..='\u{fb06}' | '\u{ff01}'..='\u{ffef}' => return c.nfkc().collect(),
-        c => return c.to_string(),
+        '\u{3000}' | '\u{fb00}'..='\u{fb06}' | '\u{ff01}'..='\u{ffef}' => return letter.nfkc().collect(),
+        letter => return letter.to_string(),
     };
     text.to_owned()
+}
+
+/// Whether nobody sees it, and nothing on the screen is changed by it.
+fn is_hidden(letter: char) -> bool {
+    matches!(
+        letter,
+        '\0'..='\u{8}' | '\u{b}' | '\u{e}'..='\u{1f}' | '\u{7f}' | '\u{206a}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffc}'
+    )
 }

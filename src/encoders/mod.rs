@@ -1,8 +1,11 @@
 //! The frozen encoders (Section 2.1): HuBERT for speech, CLIP for images, and where words are read CLIP for texts, each a TorchScript file of a fixed
 //! form (`docs/encoders.md`), behind the trait [`FrozenEncoder`].
 
+mod bpe;
+mod charmap;
 mod check;
 mod mended;
+mod mojibake;
 mod pair;
 mod precision;
 mod section;
@@ -20,7 +23,7 @@ pub use precision::Precision;
 pub use section::{Cache, EncodersConfig, ImageEncoderConfig, SpeechEncoderConfig, TextEncoderConfig};
 pub use spec::{ImageSpec, SpeechSpec, TextSpec};
 pub use text::TextEncoder;
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Tokenizer, is_blank};
 pub use torchscript::TorchScript;
 
 /// A frozen encoder; its outputs carry no gradient.
@@ -124,7 +127,7 @@ pub enum EncoderError {
         image: i64,
     },
     /// The other encoder.
-    #[error("{}: {key} names a {found} encoder where a {expected} encoder is needed; are two paths swapped?", path.display())]
+    #[error("{}: {key} names a frozen {found} encoder where the {expected} encoder is needed; are two paths swapped?", path.display())]
     Swapped {
         /// The file.
         path: PathBuf,

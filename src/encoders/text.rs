@@ -73,16 +73,27 @@ impl TextEncoder {
         &self.tokenizer
     }
 
+    /// Tokens of a text that are read; what a longer one has behind them is not.
+    fn room(&self) -> usize {
+        self.spec().context as usize - 2
+    }
+
+    /// Whether `text` is longer than that.
+    #[must_use]
+    pub fn cuts(&self, text: &str) -> bool {
+        self.tokenizer.ids(text).len() > self.room()
+    }
+
     /// Ids of `text` with start and end; of a text that is too long, the first that have room.
     #[must_use]
     pub fn row(&self, text: &str) -> Vec<i64> {
-        let TextSpec { context, start, end, .. } = *self.spec();
+        let (TextSpec { start, end, .. }, room) = (self.spec(), self.room());
         let mut ids = self.tokenizer.ids(text);
-        if ids.len() as i64 > context - 2 {
-            warn_once(format!("texts of more than {} tokens are cut to that", context - 2));
-            ids.truncate((context - 2) as usize);
+        if ids.len() > room {
+            warn_once(format!("texts of more than {room} tokens are cut to that"));
+            ids.truncate(room);
         }
-        [&[start][..], &ids, &[end]].concat()
+        [&[*start][..], &ids, &[*end]].concat()
     }
 
     /// The embeddings of `texts`, f32 [B, E], L2-normalised, on the encoder's device.
@@ -95,7 +106,7 @@ impl TextEncoder {
             let mut parts = vec![Tensor::zeros([0, width], (Kind::Float, self.device))];
             for texts in texts.chunks(self.rows) {
                 let rows: Vec<Vec<i64>> = texts.iter().map(|text| self.row(text.as_ref())).collect();
-                parts.push(CmdModel::image_embedding(&self.module.forward(&padded(&rows))?));
+                parts.push(CmdModel::frozen_embedding(&self.module.forward(&padded(&rows))?));
             }
             Ok(Tensor::cat(&parts, 0))
         };

@@ -103,7 +103,7 @@ impl<'a> Embedder<'a> {
     /// When an encoder or libtorch fails.
     pub fn images(&self, pictures: &[&Picture]) -> Result<Tensor, EvalError> {
         let states = self.encoders.encode_images(&Pixels::stack(pictures)).map_err(FeatureError::from)?;
-        Ok(catch_libtorch(|| CmdModel::image_embedding(&states.cls).to_device(Device::Cpu))?)
+        Ok(catch_libtorch(|| CmdModel::frozen_embedding(&states.cls).to_device(Device::Cpu))?)
     }
 
     /// The embedding of each of `texts`, `[E]`, L2-normalised.
@@ -115,6 +115,12 @@ impl<'a> Embedder<'a> {
         let rows = rows.map_err(FeatureError::from)?;
         let rows = catch_libtorch(|| values(&rows.to_device(Device::Cpu)))?;
         Ok(rows.chunks_exact(self.width()).map(<[f32]>::to_vec).collect())
+    }
+
+    /// Whether `text` is too long to be read to its end.
+    #[must_use]
+    pub fn cuts(&self, text: &str) -> bool {
+        self.encoders.text("a query in words").is_ok_and(|encoder| encoder.cuts(text))
     }
 
     /// The rows of each of `contents`, `[E]` or, of a sound with `frames`, [1 + T, E], one behind the other.

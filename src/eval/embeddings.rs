@@ -64,7 +64,7 @@ impl<'a> EvalSet<'a> {
         let features = FeatureSource::new(encoders, split, config, Use::Evaluation, crew, pool)?;
         let (mut parts, mut gallery) = (Vec::new(), Vec::new());
         let unreadable = features.for_each_images(|images, states| {
-            parts.push(catch_libtorch(|| CmdModel::image_embedding(&states.cls).to_device(Device::Cpu))?);
+            parts.push(catch_libtorch(|| CmdModel::frozen_embedding(&states.cls).to_device(Device::Cpu))?);
             gallery.extend_from_slice(images);
             Ok::<(), EvalError>(())
         })?;

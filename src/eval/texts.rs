@@ -8,9 +8,9 @@ use serde::Deserialize;
 use tch::{Device, Tensor};
 
 use super::{Embeddings, EvalError, EvalSet, Protocol, Ranks, Recalls, Similarities, SplitResult};
-use crate::data::{Split, Utterance};
+use crate::data::{Split, Utterance, read_text};
 use crate::distributed::World;
-use crate::encoders::TextEncoder;
+use crate::encoders::{TextEncoder, is_blank};
 use crate::features::FeatureError;
 use crate::model::catch_libtorch;
 
@@ -32,7 +32,7 @@ impl Texts {
     /// When an utterance has none.
     pub fn captions(split: &Split) -> Result<Self, EvalError> {
         let text = |utterance: &Utterance| {
-            let text = utterance.text.as_ref().filter(|text| !text.trim().is_empty());
+            let text = utterance.text.as_ref().filter(|text| !is_blank(text));
             text.map(ToString::to_string).ok_or_else(|| EvalError::Texts {
                 what: "--queries text".to_owned(),
                 why: format!("{} has no caption", utterance.audio.display()),
@@ -47,13 +47,13 @@ impl Texts {
     /// # Errors
     /// When a line is none of these, or fits several utterances of `split`, or one of these has none, or several.
     pub fn transcripts(path: &Path, split: &Split) -> Result<Self, EvalError> {
+        const MUST: &str = "write a line {\"audio\": \"a.wav\", \"text\": \"...\"} for each utterance";
         let wrong = |why: String| EvalError::Texts { what: path.display().to_string(), why };
-        let content = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let file = read_text(path, MUST)?;
         let mut by_name: HashMap<OsString, Vec<(usize, Line)>> = HashMap::new();
-        for (number, line) in (1..).zip(content.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-            let mut line: Line = serde_json::from_str(line.trim_start_matches('\u{feff}')).map_err(|error| {
-                wrong(format!("line {number}: {error}; write {{\"audio\": \"a.wav\", \"text\": \"...\"}}"))
-            })?;
+        for (number, line) in file.lines() {
+            let mut line: Line =
+                serde_json::from_str(line).map_err(|error| file.error(number, format!("{error}; {MUST}")))?;
             line.audio = line.audio.strip_prefix(".").map(Path::to_owned).unwrap_or(line.audio);
             by_name.entry(line.audio.file_name().unwrap_or_default().to_owned()).or_default().push((number, line));
         }

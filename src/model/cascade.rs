@@ -43,6 +43,21 @@ impl HeadKind {
     }
 }
 
+impl std::fmt::Display for HeadKind {
+    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::Parallel => out.write_str("parallel"),
+            Self::Cascaded(CascadeConfig { keywords, token_width, vocabulary, feed_forward, temperature }) => {
+                let layer = if *feed_forward { "transformer" } else { "attention" };
+                write!(
+                    out,
+                    "cascaded with {keywords} keywords of {token_width} numbers out of {vocabulary}, {layer} layer, temperature {temperature}"
+                )
+            }
+        }
+    }
+}
+
 /// Shape of the cascaded head.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CascadeConfig {

@@ -60,6 +60,27 @@ impl ModelConfig {
         specs
     }
 
+    /// In what it is unlike `ours`, in words.
+    #[must_use]
+    pub fn unlike(&self, ours: &Self) -> String {
+        let parts = |config: &Self| {
+            [
+                ("hidden states", config.layers.to_string()),
+                ("their width", config.speech_width.to_string()),
+                ("the width of images", config.width.to_string()),
+                ("heads", config.heads.to_string()),
+                ("layer normalisation of hidden states", config.normalize_layers.to_string()),
+                ("fusion encoder", config.fusion.map_or("none".to_owned(), |norm| format!("normalising {norm:?}"))),
+                ("a temperature of L_cmd", config.own_temperature.to_string()),
+                ("head", config.head.to_string()),
+            ]
+        };
+        let pairs = parts(self).into_iter().zip(parts(ours)).filter(|(theirs, ours)| theirs != ours);
+        let each: Vec<String> =
+            pairs.map(|((name, theirs), (_, ours))| format!("{name}: {theirs} there, {ours} here")).collect();
+        each.join("; ")
+    }
+
     fn has_own_temperature(&self) -> bool {
         self.own_temperature && self.fusion.is_some()
     }
@@ -204,9 +225,9 @@ impl CmdModel {
         &self.speech
     }
 
-    /// I_cls [B, E], L2-normalised, of the image encoder's CLS output [B, E].
-    pub fn image_embedding(image_cls: &Tensor) -> Tensor {
-        l2_normalise(&image_cls.to_kind(tch::Kind::Float))
+    /// I_cls [B, E], L2-normalised, of the image encoder's CLS output [B, E]; and the same of what the text encoder makes of texts.
+    pub fn frozen_embedding(output: &Tensor) -> Tensor {
+        l2_normalise(&output.to_kind(tch::Kind::Float))
     }
 
     /// 1/tau, a scalar, at most 100.
@@ -247,7 +268,7 @@ impl CmdModel {
             return Err(why.to_owned());
         }
         if form != self.config {
-            return Err(format!("its model is {:?}, the configuration's is {:?}", other.config, self.config));
+            return Err(format!("its model is another one than the configuration's: {}", form.unlike(&self.config)));
         }
         let is_fusion = |name: &str| name.starts_with("fusion.") || name == CMD_LOG_INV_TAU;
         for ((_, own), (_, theirs)) in self.buffers().into_iter().zip(other.buffers()) {
@@ -287,7 +308,7 @@ impl CmdModel {
         let inverse_tau = self.inverse_tau();
         let speech_cls = embedded.speech_cls.shallow_clone();
         let targets = Targets::new(&embedded.image_ids, options.same_image);
-        let image_cls = Self::image_embedding(&embedded.image_cls);
+        let image_cls = Self::frozen_embedding(&embedded.image_cls);
         let logits = speech_cls.matmul(&image_cls.tr()) * &inverse_tau;
         let teacher = embedded.teacher.as_ref().map(|Teacher { speech_cls, weight }| {
             let inverse_tau = inverse_tau.detach();

@@ -13,6 +13,9 @@ use crate::search::Hit;
 /// Pixels of a picture's side.
 const SIDE: u32 = 192;
 
+/// Characters of a query in words that are shown.
+const SHOWN: usize = 100;
+
 /// What asks.
 #[derive(Clone, Copy, Debug)]
 pub enum Query<'a> {
@@ -37,7 +40,13 @@ impl std::fmt::Display for Query<'_> {
     fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
             Self::File(path, _) => write!(out, "{}", path.display()),
-            Self::Words(words) => write!(out, "{words:?}"),
+            Self::Words(words) => {
+                let seen: String = words.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+                match seen.char_indices().nth(SHOWN) {
+                    Some((end, _)) => write!(out, "“{}…”", &seen[..end]),
+                    None => write!(out, "“{seen}”"),
+                }
+            }
         }
     }
 }

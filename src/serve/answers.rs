@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::data::Medium;
-use crate::eval::{Attention, Look};
+use crate::eval::{Attention, Keyword, Look};
 use crate::search::Entry;
 
 /// What is served.
@@ -19,6 +19,8 @@ pub(super) struct Told {
     pub(super) speech: usize,
     /// Whether utterances can be asked where they look.
     pub(super) attention: bool,
+    /// Whether keywords are heard in utterances.
+    pub(super) keywords: bool,
     /// Whether words can ask.
     pub(super) text: bool,
     pub(super) limits: Allowed,
@@ -87,6 +89,37 @@ pub(super) struct Asked {
     /// Of a sound that was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) seconds: Option<f64>,
+    /// Of words: whether there were too many, and only the first were read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cut: Option<bool>,
+}
+
+/// What is heard in an utterance.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Heard {
+    /// The first that is heard first.
+    pub(super) keywords: Vec<HeardWord>,
+}
+
+/// A keyword.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct HeardWord {
+    /// The token of the text encoder, as it is written.
+    pub(super) word: String,
+    /// Cosine of what is heard with the token's embedding.
+    pub(super) score: f32,
+    /// Seconds: between `from` and `to` the middle half of its attention lies.
+    pub(super) from: f64,
+    /// Seconds.
+    pub(super) to: f64,
+}
+
+impl From<Vec<Keyword>> for Heard {
+    fn from(keywords: Vec<Keyword>) -> Self {
+        let word =
+            |Keyword { word, cosine, span: [from, to], .. }: Keyword| HeardWord { word, score: cosine, from, to };
+        Self { keywords: keywords.into_iter().map(word).collect() }
+    }
 }
 
 /// Where an utterance looks.

@@ -5,28 +5,33 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{MatchedPath, Path, Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{MatchedPath, Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use utoipa::IntoParams;
 
 use super::access::{Access, guard};
-use super::answers::{Allowed, Answer, Asked, Item, Looked, Told};
+use super::answers::{Allowed, Answer, Asked, Item, Told};
 use super::desk::Counter;
 use super::metrics::Metrics;
 use super::problem::Problem;
+use super::ranged::ranged;
 use super::shelf::{About, Shelf, wav};
 use super::upload::{Sent, Upload, hear_out, take};
+use super::utterance::{attention, attention_of_item, keywords, keywords_of_item};
 use super::{Limits, MOST_RESULTS, assets, openapi};
 use crate::VERSION;
-use crate::data::{Audio, Content, Medium};
+use crate::data::Medium;
+use crate::encoders::is_blank;
 use crate::search::Hit;
 
 /// Examples of each medium that a page offers.
@@ -36,14 +41,12 @@ const SIDES: std::ops::RangeInclusive<u32> = 32..=512;
 const SIDE: u32 = 192;
 /// Characters of a query in words.
 const MOST_CHARACTERS: usize = 1000;
-/// Parts of an utterance over time.
-const PARTS: std::ops::RangeInclusive<usize> = 1..=64;
 
 /// What every request needs.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
-    shelf: Arc<Shelf>,
-    counter: Counter,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) counter: Counter,
     limits: Limits,
     metrics: Arc<Metrics>,
     /// Threads that look up and read files of the index.
@@ -67,6 +70,8 @@ pub(super) fn router(
         .route("/api/about", get(about))
         .route("/api/search", post(search).get(search_by_words))
         .route("/api/items/{id}/search", get(search_by_item))
+        .route("/api/keywords", post(keywords))
+        .route("/api/items/{id}/keywords", get(keywords_of_item))
         .route("/api/attention/{image}", post(attention))
         .route("/api/items/{id}/attention/{image}", get(attention_of_item))
         .route("/api/items/{id}/picture", get(picture))
@@ -103,6 +108,7 @@ async fn figures(State(shared): State<Shared>) -> Response {
 #[into_params(parameter_in = Query)]
 pub(super) struct Search {
     /// Results, 12 if nothing is said.
+    #[param(minimum = 1, maximum = 100)]
     k: Option<usize>,
     /// "images" or "speech": what is to be found; by default pictures by speech and speech by pictures.
     find: Option<String>,
@@ -114,8 +120,10 @@ pub(super) struct Search {
 #[into_params(parameter_in = Query)]
 pub(super) struct Words {
     /// What is looked for, at most 1,000 characters.
+    #[param(max_length = 1000)]
     text: String,
     /// Results, 12 if nothing is said.
+    #[param(minimum = 1, maximum = 100)]
     k: Option<usize>,
     /// "images" or "speech": what is to be found; by default pictures, where the index holds some.
     find: Option<String>,
@@ -127,27 +135,19 @@ struct Wanted {
     find: Option<Medium>,
 }
 
-/// In how many parts an utterance is shown.
-#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Parts {
-    /// 8 if nothing is said; a model that hears keywords shows these instead, however many.
-    parts: Option<usize>,
-}
-
 /// How large a picture is.
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Side {
     /// Pixels, 192 if nothing is said.
+    #[param(minimum = 32, maximum = 512)]
     side: Option<u32>,
 }
 
 impl Shared {
     /// Work that takes a thread for a while.
-    async fn work<T: Send + 'static>(
+    pub(super) async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shelf) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
@@ -177,26 +177,13 @@ impl Shared {
         Ok(Json(Answer { query, milliseconds: begun.elapsed().as_millis() as u64, found }))
     }
 
-    /// In how many parts it is shown where an utterance looks.
-    fn parts(&self, query: Result<Query<Parts>, QueryRejection>) -> Result<usize, Problem> {
-        if !self.shelf.about.attention {
-            return Err(Problem::not_found("the model has no fusion encoder: it was trained without CMD"));
-        }
-        within(asked(query)?.parts, 8, PARTS, "parts")
-    }
-
-    async fn look(&self, sound: Audio, image: usize, parts: usize) -> Result<Json<Looked>, Problem> {
-        let picture = self.work(move |shelf| shelf.picture(image, None)).await?;
-        Ok(Json(self.counter.look(sound, picture, parts).await?.into()))
-    }
-
-    async fn take(&self, sent: &Sent) -> Result<Upload, Problem> {
+    pub(super) async fn take(&self, sent: &Sent) -> Result<Upload, Problem> {
         take(sent, self.limits, &self.shelf, &self.decoders).await
     }
 }
 
 /// A number of a request, which must lie within bounds.
-fn within<T: PartialOrd + std::fmt::Display + Copy>(
+pub(super) fn within<T: PartialOrd + std::fmt::Display + Copy>(
     value: Option<T>,
     or_else: T,
     bounds: std::ops::RangeInclusive<T>,
@@ -210,12 +197,20 @@ fn within<T: PartialOrd + std::fmt::Display + Copy>(
     Err(Problem::new(StatusCode::BAD_REQUEST, why))
 }
 
-fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
-    query.map(|Query(query)| query).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))
+/// What stands behind the question mark of an address.
+pub(super) fn asked<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    let wrong = |why: String| Problem::new(StatusCode::BAD_REQUEST, why);
+    let query = uri.query().unwrap_or_default();
+    // Elsewhere a percent sign that is none would stand for itself, and bytes of no character for U+FFFD.
+    let is_byte = |part: &str| part.get(..2).is_some_and(|two| two.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    if !query.split('%').skip(1).all(is_byte) || percent_decode_str(query).decode_utf8().is_err() {
+        return Err(wrong("a % of the query is followed by no byte of UTF-8; write % as %25".to_owned()));
+    }
+    serde_urlencoded::from_str(query).map_err(|error| wrong(format!("the query: {error}")))
 }
 
-fn wanted(query: Result<Query<Search>, QueryRejection>) -> Result<Wanted, Problem> {
-    let Search { k, find } = asked(query)?;
+fn wanted(uri: &Uri) -> Result<Wanted, Problem> {
+    let Search { k, find } = asked(uri)?;
     checked(k, find)
 }
 
@@ -234,13 +229,13 @@ fn named_one(medium: Medium) -> &'static str {
 }
 
 /// The number of an item, as it is asked for.
-type Named = Result<Path<String>, PathRejection>;
+pub(super) type Named = Result<Path<String>, PathRejection>;
 
-fn number(named: Named) -> Result<usize, Problem> {
+pub(super) fn number(named: Named) -> Result<usize, Problem> {
     named.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(no_number)
 }
 
-fn no_number() -> Problem {
+pub(super) fn no_number() -> Problem {
     Problem::not_found("items have numbers")
 }
 
@@ -253,7 +248,7 @@ pub(super) async fn about(State(shared): State<Shared>) -> Result<Json<Told>, Pr
             let numbers = shelf.index.some(medium, EXAMPLES).into_iter();
             numbers.filter_map(|id| Some(Item::new(id, shelf.entry(id).ok()?, None))).collect()
         };
-        let About { checkpoint, index, attention, text } = shelf.about.clone();
+        let About { checkpoint, index, attention, keywords, text } = shelf.about.clone();
         Ok(Told {
             version: VERSION,
             checkpoint,
@@ -261,6 +256,7 @@ pub(super) async fn about(State(shared): State<Shared>) -> Result<Json<Told>, Pr
             images: shelf.index.count(Medium::Image),
             speech: shelf.index.count(Medium::Speech),
             attention,
+            keywords,
             text,
             limits: Allowed {
                 bytes: limits.bytes,
@@ -281,44 +277,38 @@ pub(super) async fn about(State(shared): State<Shared>) -> Result<Json<Told>, Pr
     responses((status = 200, body = Answer, description = "What was found"), (status = "4XX", body = Problem, description = "Why it was refused"), (status = 503, body = Problem, description = "Too many wait; Retry-After says when to come back")))]
 pub(super) async fn search(
     State(shared): State<Shared>,
-    query: Result<Query<Search>, QueryRejection>,
+    uri: Uri,
     Extension(sent): Extension<Sent>,
 ) -> Result<Json<Answer>, Problem> {
-    let (begun, wanted) = (Instant::now(), wanted(query)?);
+    let (begun, wanted) = (Instant::now(), wanted(&uri)?);
     let upload = shared.take(&sent).await?;
     let (medium, seconds) = (upload.medium(), upload.seconds);
     let row = shared.counter.embed(upload.content).await?;
-    shared.answer(row, (Asked { medium: named_one(medium), seconds }, medium), wanted, begun).await
+    shared.answer(row, (Asked { medium: named_one(medium), seconds, cut: None }, medium), wanted, begun).await
 }
 
 /// Finds what is nearest to words.
 #[utoipa::path(get, path = "/api/search", params(Words), responses((status = 200, body = Answer, description = "What was found"), (status = "4XX", body = Problem, description = "Why it was refused"), (status = 503, body = Problem, description = "Too many wait; Retry-After says when to come back")))]
-pub(super) async fn search_by_words(
-    State(shared): State<Shared>,
-    query: Result<Query<Words>, QueryRejection>,
-) -> Result<Json<Answer>, Problem> {
+pub(super) async fn search_by_words(State(shared): State<Shared>, uri: Uri) -> Result<Json<Answer>, Problem> {
     let begun = Instant::now();
-    let Words { text, k, find } = asked(query)?;
+    let Words { text, k, find } = asked(&uri)?;
     let wanted = checked(k, find)?;
     if !shared.shelf.about.text {
         return Err(Problem::not_found("there is no text encoder: the server was started without encoders.text.path"));
     }
-    if text.trim().is_empty() || text.chars().count() > MOST_CHARACTERS {
+    if text.chars().count() > MOST_CHARACTERS || is_blank(&text) {
         let why = format!("text must hold words, and at most {MOST_CHARACTERS} characters");
         return Err(Problem::new(StatusCode::BAD_REQUEST, why));
     }
-    let row = shared.counter.read(text).await?;
-    shared.answer(row, (Asked { medium: "text", seconds: None }, Medium::Speech), wanted, begun).await
+    let (row, is_cut) = shared.counter.read(text).await?;
+    let asked = Asked { medium: "text", seconds: None, cut: Some(is_cut) };
+    shared.answer(row, (asked, Medium::Speech), wanted, begun).await
 }
 
 /// Finds what is nearest to a file of the index.
 #[utoipa::path(get, path = "/api/items/{id}/search", params(("id" = usize, Path), Search), responses((status = 200, body = Answer, description = "What was found"), (status = "4XX", body = Problem, description = "Why it was refused")))]
-pub(super) async fn search_by_item(
-    State(shared): State<Shared>,
-    id: Named,
-    query: Result<Query<Search>, QueryRejection>,
-) -> Result<Json<Answer>, Problem> {
-    let (begun, wanted, id) = (Instant::now(), wanted(query)?, number(id)?);
+pub(super) async fn search_by_item(State(shared): State<Shared>, id: Named, uri: Uri) -> Result<Json<Answer>, Problem> {
+    let (begun, wanted, id) = (Instant::now(), wanted(&uri)?, number(id)?);
     let (row, medium) = shared
         .work(move |shelf| {
             let medium = shelf.entry(id)?.medium;
@@ -326,58 +316,22 @@ pub(super) async fn search_by_item(
             Ok((row, medium))
         })
         .await?;
-    shared.answer(row, (Asked { medium: named_one(medium), seconds: None }, medium), wanted, begun).await
-}
-
-/// Where an utterance that is sent looks in a picture of the index.
-#[utoipa::path(post, path = "/api/attention/{image}", params(("image" = usize, Path), Parts), request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "A sound"),
-    responses((status = 200, body = Looked, description = "Where it looks"), (status = "4XX", body = Problem, description = "Why it was refused"), (status = 503, body = Problem, description = "Too many wait; Retry-After says when to come back")))]
-pub(super) async fn attention(
-    State(shared): State<Shared>,
-    image: Named,
-    query: Result<Query<Parts>, QueryRejection>,
-    Extension(sent): Extension<Sent>,
-) -> Result<Json<Looked>, Problem> {
-    let (image, parts) = (number(image)?, shared.parts(query)?);
-    match shared.take(&sent).await?.content {
-        Content::Sound(sound) => shared.look(sound, image, parts).await,
-        Content::Picture(_) => {
-            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "an utterance looks, not a picture; send a sound"))
-        }
-    }
-}
-
-/// Where an utterance of the index looks in a picture of it.
-#[utoipa::path(get, path = "/api/items/{id}/attention/{image}", params(("id" = usize, Path), ("image" = usize, Path), Parts), responses((status = 200, body = Looked, description = "Where it looks"), (status = "4XX", body = Problem, description = "Why it was refused")))]
-pub(super) async fn attention_of_item(
-    State(shared): State<Shared>,
-    ids: Result<Path<(String, String)>, PathRejection>,
-    query: Result<Query<Parts>, QueryRejection>,
-) -> Result<Json<Looked>, Problem> {
-    let Path((id, image)) = ids.map_err(|_| no_number())?;
-    let (id, image, parts) =
-        (id.parse().map_err(|_| no_number())?, image.parse().map_err(|_| no_number())?, shared.parts(query)?);
-    let sound = shared.work(move |shelf| shelf.sound(id)).await?;
-    shared.look(sound, image, parts).await
+    shared.answer(row, (Asked { medium: named_one(medium), seconds: None, cut: None }, medium), wanted, begun).await
 }
 
 /// A picture of the index: the square that the model sees.
 #[utoipa::path(get, path = "/api/items/{id}/picture", params(("id" = usize, Path), Side), responses((status = 200, content_type = "image/jpeg", body = Vec<u8>, description = "A JPEG file"), (status = "4XX", body = Problem, description = "Why it was refused")))]
-pub(super) async fn picture(
-    State(shared): State<Shared>,
-    id: Named,
-    query: Result<Query<Side>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let (id, side) = (number(id)?, within(asked(query)?.side, SIDE, SIDES, "side")?);
+pub(super) async fn picture(State(shared): State<Shared>, id: Named, uri: Uri) -> Result<Response, Problem> {
+    let (id, side) = (number(id)?, within(asked::<Side>(&uri)?.side, SIDE, SIDES, "side")?);
     let jpeg = shared.work(move |shelf| shelf.picture(id, Some(side))?.to_jpeg().map_err(Problem::failed)).await?;
     Ok(([(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, "private, max-age=600")], jpeg).into_response())
 }
 
 /// A sound of the index as a WAV file: what the model hears of it.
-#[utoipa::path(get, path = "/api/items/{id}/sound", params(("id" = usize, Path)), responses((status = 200, content_type = "audio/wav", body = Vec<u8>, description = "A WAV file"), (status = "4XX", body = Problem, description = "Why it was refused")))]
-pub(super) async fn sound(State(shared): State<Shared>, id: Named) -> Result<Response, Problem> {
+#[utoipa::path(get, path = "/api/items/{id}/sound", params(("id" = usize, Path)), responses((status = 200, content_type = "audio/wav", body = Vec<u8>, description = "A WAV file"), (status = 206, content_type = "audio/wav", body = Vec<u8>, description = "The range of it that was asked for"), (status = "4XX", body = Problem, description = "Why it was refused")))]
+pub(super) async fn sound(State(shared): State<Shared>, id: Named, headers: HeaderMap) -> Result<Response, Problem> {
     let id = number(id)?;
     let bytes = shared.work(move |shelf| wav(&shelf.sound(id)?, shelf.audio.sample_rate).map_err(Problem::failed));
     let bytes = bytes.await?;
-    Ok(([(header::CONTENT_TYPE, "audio/wav"), (header::CACHE_CONTROL, "private, max-age=600")], bytes).into_response())
+    Ok(([(header::CACHE_CONTROL, "private, max-age=600")], ranged(&headers, "audio/wav", bytes)).into_response())
 }

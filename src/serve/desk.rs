@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::metrics::Metrics;
 use super::problem::Problem;
 use crate::data::{Audio, Content, Picture};
-use crate::eval::{Embedder, EvalError, Look};
+use crate::eval::{Embedder, EvalError, Keyword, Look};
 use crate::model::FusionEncoder;
 
 /// Between two looks whether the server is over.
@@ -19,10 +19,12 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// What is asked of the model.
 enum Job {
-    /// An embedding of words.
-    Read { words: String, reply: oneshot::Sender<Result<Vec<f32>, String>> },
+    /// An embedding of words, and whether there were too many.
+    Read { words: String, reply: oneshot::Sender<Result<(Vec<f32>, bool), String>> },
     /// An embedding.
     Embed { content: Content, reply: oneshot::Sender<Result<Vec<f32>, String>> },
+    /// What is heard in an utterance.
+    Hear { sound: Audio, reply: oneshot::Sender<Result<Vec<Keyword>, String>> },
     /// Where an utterance looks.
     Look { sound: Audio, picture: Picture, parts: usize, reply: oneshot::Sender<Result<Look, String>> },
 }
@@ -76,7 +78,9 @@ impl Desk {
             for job in jobs {
                 match job {
                     // Nobody waits for it any more.
-                    Job::Embed { reply, .. } | Job::Read { reply, .. } if reply.is_closed() => {}
+                    Job::Embed { reply, .. } if reply.is_closed() => {}
+                    Job::Read { reply, .. } if reply.is_closed() => {}
+                    Job::Hear { reply, .. } if reply.is_closed() => {}
                     Job::Look { reply, .. } if reply.is_closed() => {}
                     Job::Embed { content, reply } => {
                         contents.push(content);
@@ -86,27 +90,38 @@ impl Desk {
                         texts.push(words);
                         text_replies.push(reply);
                     }
-                    Job::Look { sound, picture, parts, reply } => {
-                        let begun = Instant::now();
-                        let looked = fusion.map(|fusion| embedder.look(fusion, &sound, &picture, parts));
-                        self.metrics.forward(1, begun);
-                        let looked = looked.ok_or_else(|| "the model has no fusion encoder".to_owned());
-                        let _ = reply.send(looked.and_then(|look| look.map_err(|error| error.to_string())));
-                    }
+                    Job::Hear { sound, reply } => self.one(reply, || {
+                        let heard = embedder.keywords(&[&sound])?.and_then(|mut heard| heard.pop());
+                        Ok(heard.map(|heard| heard.keywords).unwrap_or_default())
+                    }),
+                    Job::Look { sound, picture, parts, reply } => match fusion {
+                        Some(fusion) => self.one(reply, || embedder.look(fusion, &sound, &picture, parts)),
+                        None => drop(reply.send(Err("the model has no fusion encoder".to_owned()))),
+                    },
                 }
             }
             let rows = |contents: &[Content]| embedder.rows(&contents.iter().collect::<Vec<_>>(), false);
-            self.embed(&contents, replies, rows);
-            self.embed(&texts, text_replies, |texts: &[String]| embedder.texts(texts));
+            self.embed(&contents, replies, rows, |_, row| row);
+            let read = |texts: &[String]| embedder.texts(texts);
+            self.embed(&texts, text_replies, read, |text, row| (row, embedder.cuts(text)));
         }
     }
 
+    /// Answers by what is made of one request.
+    fn one<T>(&self, reply: oneshot::Sender<Result<T, String>>, work: impl FnOnce() -> Result<T, EvalError>) {
+        let begun = Instant::now();
+        let done = work();
+        self.metrics.forward(1, begun);
+        let _ = reply.send(done.map_err(|error| error.to_string()));
+    }
+
     /// Answers each of `asked` by its row of what `embed` makes of them.
-    fn embed<T>(
+    fn embed<T, R>(
         &self,
         asked: &[T],
-        replies: Vec<oneshot::Sender<Result<Vec<f32>, String>>>,
+        replies: Vec<oneshot::Sender<Result<R, String>>>,
         embed: impl Fn(&[T]) -> Result<Vec<Vec<f32>>, EvalError>,
+        answer: impl Fn(&T, Vec<f32>) -> R,
     ) {
         if asked.is_empty() {
             return;
@@ -120,11 +135,11 @@ impl Desk {
             Err(error) if asked.len() == 1 => vec![Err(error)],
             Err(_) => asked.chunks(1).map(|one| Ok(embed(one)?.remove(0))).collect(),
         };
-        for (row, reply) in each.into_iter().zip(replies) {
-            let row = row.map_err(|error| error.to_string());
+        for ((row, reply), asked) in each.into_iter().zip(replies).zip(asked) {
             let is_finite = |row: &Vec<f32>| row.iter().all(|value| value.is_finite());
-            let _ =
-                reply.send(row.and_then(|row| is_finite(&row).then_some(row).ok_or("an embedding is NaN".to_owned())));
+            let row = row.map_err(|error| error.to_string());
+            let row = row.and_then(|row| is_finite(&row).then_some(row).ok_or("an embedding is NaN".to_owned()));
+            let _ = reply.send(row.map(|row| answer(asked, row)));
         }
     }
 }
@@ -137,10 +152,17 @@ impl Counter {
         answer.await.map_err(Problem::failed)?.map_err(Problem::failed)
     }
 
-    /// The embedding of `words`.
-    pub(super) async fn read(&self, words: String) -> Result<Vec<f32>, Problem> {
+    /// The embedding of `words`, and whether there were too many, and only the first were read.
+    pub(super) async fn read(&self, words: String) -> Result<(Vec<f32>, bool), Problem> {
         let (reply, answer) = oneshot::channel();
         self.ask(Job::Read { words, reply })?;
+        answer.await.map_err(Problem::failed)?.map_err(Problem::failed)
+    }
+
+    /// The keywords that are heard in `sound`.
+    pub(super) async fn hear(&self, sound: Audio) -> Result<Vec<Keyword>, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Job::Hear { sound, reply })?;
         answer.await.map_err(Problem::failed)?.map_err(Problem::failed)
     }
 

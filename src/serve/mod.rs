@@ -11,8 +11,10 @@ mod listener;
 mod metrics;
 mod openapi;
 mod problem;
+mod ranged;
 mod shelf;
 mod upload;
+mod utterance;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;

@@ -2,8 +2,8 @@
 
 use utoipa::OpenApi;
 
-use super::api;
 use super::problem::Problem;
+use super::{api, utterance};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -13,8 +13,10 @@ use super::problem::Problem;
         api::search,
         api::search_by_words,
         api::search_by_item,
-        api::attention,
-        api::attention_of_item,
+        utterance::keywords,
+        utterance::keywords_of_item,
+        utterance::attention,
+        utterance::attention_of_item,
         api::picture,
         api::sound
     ),

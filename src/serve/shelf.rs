@@ -24,6 +24,8 @@ pub struct About {
     pub index: String,
     /// Whether utterances can be asked where they look.
     pub attention: bool,
+    /// Whether keywords are heard in utterances.
+    pub keywords: bool,
     /// Whether words can ask.
     pub text: bool,
 }

@@ -10,7 +10,7 @@ use crate::data::{DataError, Dataset, Split};
 use crate::distributed::Crew;
 use crate::encoders::{Encoders, TextEncoder};
 use crate::eval::EvalSet;
-use crate::features::{FeatureConfig, FeatureSource, Pool, Use};
+use crate::features::{FeatureConfig, FeatureError, FeatureSource, Pool, Use};
 use crate::train::{Recipe, Session};
 
 const OUTCOME: &str = "outcome.json";
@@ -49,11 +49,15 @@ impl Job {
         Outcome::read(&self.folder.join(OUTCOME))
     }
 
-    /// Checks that `outcome`, if there is one, is of this data and these encoders.
+    /// Checks that there is a text encoder where the run needs one, and that `outcome`, if there is one, is of this data and these encoders.
     ///
     /// # Errors
-    /// When it is of others.
+    /// When there is none or it cannot be used, or the outcome is of others.
     pub fn check(&self, outcome: Option<&Outcome>, dataset: &Dataset, encoders: &Encoders) -> Result<(), SweepError> {
+        if self.recipe.uses_text() {
+            let what = "speech.head = \"cascaded\" or loss.text in the sweep";
+            encoders.text(what).map_err(FeatureError::from)?;
+        }
         match outcome {
             Some(outcome) if outcome.sources != self.sources(dataset, encoders) => {
                 let why = "this run was made from other data or encoders than its configuration names now";

@@ -30,7 +30,7 @@ impl Bank {
         let (mut parts, mut places) = (Vec::new(), Vec::new());
         source.for_each_images(|group, states| {
             parts.push(
-                catch_libtorch(|| CmdModel::image_embedding(&states.cls).to_device(Device::Cpu))
+                catch_libtorch(|| CmdModel::frozen_embedding(&states.cls).to_device(Device::Cpu))
                     .map_err(FeatureError::from)?,
             );
             places.extend_from_slice(group);

@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use super::TrainError;
 use crate::data::{Split, Utterance};
-use crate::encoders::{Encoders, TextEncoder};
+use crate::encoders::{Encoders, TextEncoder, is_blank};
 use crate::features::FeatureError;
 use crate::model::Vocabulary;
 
@@ -70,7 +70,7 @@ pub(super) fn vocabulary(encoder: &TextEncoder, split: &Split) -> Result<Vocabul
 
 fn texts(split: &Split, what: &str) -> Result<Vec<Arc<str>>, TrainError> {
     let text = |utterance: &Utterance| {
-        utterance.text.clone().filter(|text| !text.trim().is_empty()).ok_or_else(|| {
+        utterance.text.clone().filter(|text| !is_blank(text)).ok_or_else(|| {
             TrainError::Recipe(format!(
                 "{what} needs the caption of every training utterance, and {} has none",
                 utterance.audio.display()

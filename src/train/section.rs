@@ -27,7 +27,7 @@ section! {
         /// SpeechCLIP's code.
         Fixed, Range::Any => keyword_layer: KeywordLayer = KeywordLayer::Transformer;
         /// Temperature of the softmax over the cosines with all tokens, through which the cascaded head's gradient goes.
-        Fixed, Range::AboveZero => keyword_temperature: f64 = 0.1;
+        Fixed, Range::Within { least: 0.001, most: 100.0 } => keyword_temperature: f64 = 0.1;
         /// Tokens that a keyword may be: the "whole" vocabulary of the text encoder, or those of the training split's "captions", as in SpeechCLIP's
         /// code, which then is told which words are in use.
         Fixed, Range::Any => keyword_vocabulary: KeywordVocabulary = KeywordVocabulary::Whole;

@@ -9,6 +9,7 @@ mod spokencoco;
 
 use std::path::Path;
 
+pub use index_text::{IndexText, read_text};
 pub use manifest::write_manifest;
 
 use super::{DataConfig, DataError, DataKind, Dataset};

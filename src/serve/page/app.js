@@ -14,7 +14,7 @@ const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1).replace(/\.0$/, "")} MB
 const player = get("player");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
-let about = { attention: false, text: false, examples: [], pictures: [], limits: { bytes: 16e6, seconds: 60, results: RESULTS } };
+let about = { attention: false, keywords: false, text: false, examples: [], pictures: [], limits: { bytes: 16e6, seconds: 60, results: RESULTS } };
 let asking = new AbortController();
 let asked = null;
 let looking = null;
@@ -97,7 +97,9 @@ async function ask(query, signal = begin()) {
   get("results").setAttribute("aria-busy", "true");
   try {
     const answer = await call(pathOf(query), signal, query);
-    if (!signal.aborted) showFound(answer);
+    if (signal.aborted) return;
+    showFound(answer);
+    if (about.keywords && query.medium === "speech") showHeard(query, signal);
   } catch (error) {
     if (signal.aborted) return;
     complain(error);
@@ -129,6 +131,7 @@ const askWords = (words) => ask({ medium: "text", words, said: words });
 const askItem = ({ id, medium, said, name, sound, picture }) => ask({ id, medium, said, name, url: sound || picture });
 
 const quote = (said) => `“${said}”`;
+const spanOf = ({ from, to }) => `${from.toFixed(2)} s to ${to.toFixed(2)} s`;
 const titleOf = ({ said, name }) => (said ? quote(said) : name);
 
 function showAsked(query) {
@@ -139,6 +142,7 @@ function showAsked(query) {
   get("asked-text").textContent = titleOf(query);
   get("results-title").textContent = seen ? "Captions that fit" : "Pictures that fit";
   get("told").textContent = "";
+  get("heard").hidden = true;
   get("found").replaceChildren();
   if (spoken) showWave(query);
   else if (seen) get("asked-picture").src = query.body ? query.url : `${query.url}?side=192`;
@@ -166,11 +170,25 @@ function showFound({ query, found, milliseconds }) {
   const seen = query.medium === "image";
   const told = plural(found.length, found[0]?.medium === "speech" || (!found.length && seen) ? "spoken caption" : "picture");
   get("told").textContent = `${told} found in ${Math.max(1, Math.round(milliseconds))} ms`;
-  const lasts = query.seconds ? ` ${query.seconds.toFixed(1)} s` : "";
+  const lasts = query.seconds ? ` ${query.seconds.toFixed(1)} s` : query.cut ? " too long: only its beginning was read" : "";
   get("asked-text").append(make("span", { className: "note", textContent: lasts }));
   get("found").classList.toggle("speech", found.some((item) => item.medium === "speech"));
   const card = (item, rank) => (item.medium === "image" ? pictureCard : soundCard)(item, rank);
   get("found").replaceChildren(...found.map((item, place) => make("li", {}, card(item, place + 1))));
+}
+
+/** The keywords of an utterance, each of which asks. */
+async function showHeard(query, signal) {
+  const path = query.id === undefined ? "/api/keywords" : `/api/items/${query.id}/keywords`;
+  try {
+    const { keywords } = await call(path, signal, query);
+    if (signal.aborted) return;
+    const button = ({ word, from, to }) => make("button", { type: "button", textContent: word, title: spanOf({ from, to }), onclick: () => askWords(word) });
+    get("keywords").replaceChildren(...keywords.map((keyword) => make("li", {}, button(keyword))));
+    get("heard").hidden = !keywords.length;
+  } catch (error) {
+    if (!signal.aborted) complain(error);
+  }
 }
 
 const rankAndScore = (rank, score) => [

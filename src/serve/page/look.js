@@ -35,8 +35,7 @@ function resetLook(item) {
 }
 
 function showLook(mine, { grid, weights, entropy, parts }) {
-  const span = ({ from, to }) => `${from.toFixed(2)} s to ${to.toFixed(2)} s`;
-  const nameOf = (part, place) => `${part.word ? quote(part.word) : `Part ${place + 1}`}, ${span(part)}`;
+  const nameOf = (part, place) => `${part.word ? quote(part.word) : `Part ${place + 1}`}, ${spanOf(part)}`;
   const framed = parts.map((part, place) => ({ ...part, name: nameOf(part, place), entropy: entropyOf(part.weights) }));
   mine.grid = grid;
   mine.frames = [{ name: "Whole utterance", weights, entropy }, ...framed];

@@ -5,7 +5,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TRUE_SIZE = ROOT / "data/true_size"
-ENCODERS = {name: TRUE_SIZE / f"{name}_large_bf16.pt" for name in ("speech", "image")}
 
 
 @dataclass(frozen=True)
@@ -69,20 +68,17 @@ class Case:
     overrides: dict[str, object] = field(default_factory=dict)
     # Whether reading counts: then steps that are not timed follow, so that the loaders have work until the end.
     reads: bool = True
+    # Whether it is run where no case is named.
+    by_default: bool = True
 
 
-DEMO = {"config": ROOT / "configs/demo.toml", "needs": (ROOT / "data/demo/manifest.jsonl",), "made_by": "scripts/demo"}
-
-CASES = {
-    # Nothing is kept on either side.
-    "demo": Case(
-        **DEMO, ours=Program(), rivals=(Rival(PyTorch(), 2.2),), limit=Limit(images=True), steps=30, quick_steps=3
-    ),
-    # HuBERT-Large and CLIP ViT-L/14, random weights, bf16.
-    "true-size": Case(
+def true_size(dtype: str, by_default: bool = True) -> Case:
+    """HuBERT-Large and CLIP ViT-L/14, random weights."""
+    encoders = {name: TRUE_SIZE / f"{name}_large_{dtype}.pt" for name in ("speech", "image")}
+    return Case(
         config=ROOT / "configs/flickr8k.toml",
-        needs=(TRUE_SIZE / "flickr8k/flickr_audio/wav2capt.txt", *ENCODERS.values()),
-        made_by="scripts/true_size",
+        needs=(TRUE_SIZE / "flickr8k/flickr_audio/wav2capt.txt", *encoders.values()),
+        made_by=f"scripts/true_size --dtype {dtype}",
         ours=Program(image_cache="disk"),
         rivals=(Rival(PyTorch(), 2.0), Rival(PyTorch(memory="image"), 1.05)),
         limit=Limit(images=False, bar=1.03),
@@ -92,10 +88,23 @@ CASES = {
         overrides={
             "data.root": TRUE_SIZE / "flickr8k",
             "train.batch_size": 8,
-            **{f"encoders.{name}.path": path for name, path in ENCODERS.items()},
-            **{f"encoders.{name}.batch_size": 8 for name in ENCODERS},
+            **{f"encoders.{name}.path": path for name, path in encoders.items()},
+            **{f"encoders.{name}.batch_size": 8 for name in encoders},
         },
+        by_default=by_default,
+    )
+
+
+DEMO = {"config": ROOT / "configs/demo.toml", "needs": (ROOT / "data/demo/manifest.jsonl",), "made_by": "scripts/demo"}
+
+CASES = {
+    # Nothing is kept on either side.
+    "demo": Case(
+        **DEMO, ours=Program(), rivals=(Rival(PyTorch(), 2.2),), limit=Limit(images=True), steps=30, quick_steps=3
     ),
+    "true-size": true_size("bf16"),
+    # For processors that compute in bf16 no faster than in f32, or slower.
+    "true-size-f32": true_size("f32", by_default=False),
     # All features in memory on both sides: what is left is the trained part.
     "all-cached": Case(
         **DEMO,

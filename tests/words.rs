@@ -118,7 +118,11 @@ fn other_runs_start_from_its_weights_and_others_do_not() {
     let workspace = workspace(8);
     workspace.ok(&cascaded("a", &[]));
     workspace.ok(&cascaded("b", &["--init-from", "runs/a", "--set", "train.seed=1"]));
-    workspace.fails(2, &train("c", &["--init-from", "runs/a"]), &["head: cascaded with 3 keywords", "parallel here"]);
+    workspace.fails(
+        2,
+        &train("c", &["--init-from", "runs/a"]),
+        &["speech head: cascaded with 3 keywords", "parallel here", "set the keys of these"],
+    );
 }
 
 #[test]

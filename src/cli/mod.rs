@@ -32,7 +32,7 @@ use crate::config::{Config, Needs};
 use crate::data::{Dataset, has_stuck_reader};
 use crate::distributed::Rank;
 use crate::model::LibtorchError;
-use crate::telemetry::start_logging;
+use crate::telemetry::{keep_memory, start_logging};
 use crate::train::MixedData;
 use error::Error;
 
@@ -133,6 +133,7 @@ fn run(arguments: Vec<OsString>) -> Result<u8, Error> {
         Command::Train(args) if !is_other => args.profile_file()?,
         _ => None,
     };
+    keep_memory();
     let profile = start_logging(level, profile);
     match cli.command {
         Command::Train(args) => train::run(&args, profile).map(|()| 0),

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 const MERGES: &str = include_str!("../../assets/clip/merges.txt");
 /// What a token that ends a word is written with.
 const END: &str = "</w>";
-/// Bytes, each once within a word and once at its end.
-const BYTES: u16 = 512;
+/// From the token of a byte within a word to that of the same byte at its end.
+const TO_END: u16 = 256;
 
 /// Words to tokens and back.
 pub(super) struct Bpe {
@@ -20,8 +20,6 @@ pub(super) struct Bpe {
 }
 
 impl Default for Bpe {
-    /// # Panics
-    /// Never: the merges are in the program.
     fn default() -> Self {
         let letters = letters();
         let mut bytes = [0; 256];
@@ -65,7 +63,7 @@ impl Bpe {
     pub(super) fn word(&self, word: &str) -> Vec<u16> {
         let mut tokens: Vec<u16> = word.bytes().map(|byte| self.bytes[usize::from(byte)]).collect();
         if let Some(last) = tokens.last_mut() {
-            *last += BYTES / 2;
+            *last += TO_END;
         }
         loop {
             let merged = tokens.windows(2).filter_map(|pair| self.merges.get(&(pair[0], pair[1])));

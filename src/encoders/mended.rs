@@ -10,7 +10,7 @@ use super::charmap::windows_1252;
 use super::mojibake::{regex, reread};
 
 /// Rounds after which a text is left as it is.
-const ROUNDS: usize = 1000;
+const ROUNDS: usize = 256;
 
 /// An entity that is written out whole.
 static ENTITY: LazyLock<Regex> = LazyLock::new(|| regex(r"&#?[0-9A-Za-z]{1,24};"));

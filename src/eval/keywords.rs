@@ -18,8 +18,6 @@ const OUTSIDE: f32 = 0.25;
 pub struct Keyword {
     /// The token, as it is written.
     pub word: String,
-    /// Its id.
-    pub token: i64,
     /// Cosine of the keyword with the token's embedding.
     pub cosine: f32,
     /// Seconds between which the middle half of its attention lies.
@@ -85,7 +83,6 @@ impl Embedder<'_> {
                 let mut keywords: Vec<Keyword> = (row * count..(row + 1) * count)
                     .map(|at| Keyword {
                         word: text.tokenizer().text(ids[at]),
-                        token: ids[at],
                         cosine: cosines[at],
                         span: middle(&attention[at * longest..][..frames[row] as usize]).map(|part| part * seconds),
                         embedding: alone[at * width..][..width].to_vec(),

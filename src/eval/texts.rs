@@ -52,8 +52,11 @@ impl Texts {
         let file = read_text(path, MUST)?;
         let mut by_name: HashMap<OsString, Vec<(usize, Line)>> = HashMap::new();
         for (number, line) in file.lines() {
-            let mut line: Line =
-                serde_json::from_str(line).map_err(|error| file.error(number, format!("{error}; {MUST}")))?;
+            // A mark is there too where files were joined.
+            let mut line: Line = serde_json::from_str(line.trim_start_matches('\u{feff}')).map_err(|error| {
+                let why = error.to_string();
+                file.error(number, format!("{}; {MUST}", why.split(" at line ").next().unwrap_or(&why)))
+            })?;
             line.audio = line.audio.strip_prefix(".").map(Path::to_owned).unwrap_or(line.audio);
             by_name.entry(line.audio.file_name().unwrap_or_default().to_owned()).or_default().push((number, line));
         }

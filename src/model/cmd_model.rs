@@ -65,14 +65,14 @@ impl ModelConfig {
     pub fn unlike(&self, ours: &Self) -> String {
         let parts = |config: &Self| {
             [
-                ("hidden states", config.layers.to_string()),
-                ("their width", config.speech_width.to_string()),
-                ("the width of images", config.width.to_string()),
-                ("heads", config.heads.to_string()),
-                ("layer normalisation of hidden states", config.normalize_layers.to_string()),
+                ("layers of the speech encoder", config.layers.to_string()),
+                ("width of the speech encoder", config.speech_width.to_string()),
+                ("width of the image encoder", config.width.to_string()),
+                ("speech heads", config.heads.to_string()),
+                ("speech normalises layers", config.normalize_layers.to_string()),
                 ("fusion encoder", config.fusion.map_or("none".to_owned(), |norm| format!("normalising {norm:?}"))),
-                ("a temperature of L_cmd", config.own_temperature.to_string()),
-                ("head", config.head.to_string()),
+                ("L_cmd has its own temperature", config.own_temperature.to_string()),
+                ("speech head", config.head.to_string()),
             ]
         };
         let pairs = parts(self).into_iter().zip(parts(ours)).filter(|(theirs, ours)| theirs != ours);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{MatchedPath, Path, Request, State};
+use axum::extract::{MatchedPath, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
@@ -206,7 +206,8 @@ pub(super) fn asked<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     if !query.split('%').skip(1).all(is_byte) || percent_decode_str(query).decode_utf8().is_err() {
         return Err(wrong("a % of the query is followed by no byte of UTF-8; write % as %25".to_owned()));
     }
-    serde_urlencoded::from_str(query).map_err(|error| wrong(format!("the query: {error}")))
+    let found = Query::try_from_uri(uri).map(|Query(found)| found).map_err(|error| error.body_text());
+    found.map_err(|why| wrong(why.replace("Failed to deserialize query string", "the query")))
 }
 
 fn wanted(uri: &Uri) -> Result<Wanted, Problem> {
@@ -296,11 +297,12 @@ pub(super) async fn search_by_words(State(shared): State<Shared>, uri: Uri) -> R
     if !shared.shelf.about.text {
         return Err(Problem::not_found("there is no text encoder: the server was started without encoders.text.path"));
     }
-    if text.chars().count() > MOST_CHARACTERS || is_blank(&text) {
-        let why = format!("text must hold words, and at most {MOST_CHARACTERS} characters");
-        return Err(Problem::new(StatusCode::BAD_REQUEST, why));
-    }
-    let (row, is_cut) = shared.counter.read(text).await?;
+    let text = shared.work(move |_| {
+        let is_right = text.chars().count() <= MOST_CHARACTERS && !is_blank(&text);
+        let why = || format!("text must hold words, and at most {MOST_CHARACTERS} characters");
+        is_right.then_some(text).ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, why()))
+    });
+    let (row, is_cut) = shared.counter.read(text.await?).await?;
     let asked = Asked { medium: "text", seconds: None, cut: Some(is_cut) };
     shared.answer(row, (asked, Medium::Speech), wanted, begun).await
 }
@@ -333,5 +335,5 @@ pub(super) async fn sound(State(shared): State<Shared>, id: Named, headers: Head
     let id = number(id)?;
     let bytes = shared.work(move |shelf| wav(&shelf.sound(id)?, shelf.audio.sample_rate).map_err(Problem::failed));
     let bytes = bytes.await?;
-    Ok(([(header::CACHE_CONTROL, "private, max-age=600")], ranged(&headers, "audio/wav", bytes)).into_response())
+    Ok(ranged(&headers, "audio/wav", bytes))
 }

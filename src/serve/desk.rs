@@ -163,7 +163,9 @@ impl Counter {
     pub(super) async fn hear(&self, sound: Audio) -> Result<Vec<Keyword>, Problem> {
         let (reply, answer) = oneshot::channel();
         self.ask(Job::Hear { sound, reply })?;
-        answer.await.map_err(Problem::failed)?.map_err(Problem::failed)
+        let keywords = answer.await.map_err(Problem::failed)?.map_err(Problem::failed)?;
+        let is_finite = keywords.iter().all(|keyword| keyword.cosine.is_finite());
+        is_finite.then_some(keywords).ok_or_else(|| Problem::failed("a keyword is NaN"))
     }
 
     /// Where `sound` looks in `picture`.

@@ -2,13 +2,13 @@
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use http_range_header::parse_range_header;
+use http_range_header::{RangeUnsatisfiableError, parse_range_header};
 
 use super::problem::Problem;
 
 /// A file of this kind, or the one range of them that `headers` ask for; several, and what is no range, are answered by all of them.
 pub(super) fn ranged(headers: &HeaderMap, kind: &'static str, mut bytes: Vec<u8>) -> Response {
-    let kind = (header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    let kind = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "private, max-age=600")];
     let length = bytes.len() as u64;
     // Nothing has a name by which it could be the same as before.
     let asked = headers.get(header::RANGE).filter(|_| !headers.contains_key(header::IF_RANGE));
@@ -18,13 +18,13 @@ pub(super) fn ranged(headers: &HeaderMap, kind: &'static str, mut bytes: Vec<u8>
             let (first, last) = (*ranges[0].start(), *ranges[0].end());
             let told = [(header::CONTENT_RANGE, format!("bytes {first}-{last}/{length}"))];
             bytes.truncate(last as usize + 1);
-            (StatusCode::PARTIAL_CONTENT, [kind], told, bytes.split_off(first as usize)).into_response()
+            (StatusCode::PARTIAL_CONTENT, kind, told, bytes.split_off(first as usize)).into_response()
         }
-        Some(Err(_)) => {
+        Some(Err(RangeUnsatisfiableError::Unsatisfiable)) => {
             let why = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, format!("the file has {length} bytes"));
             ([(header::CONTENT_RANGE, format!("bytes */{length}"))], why).into_response()
         }
-        _ => ([kind], bytes).into_response(),
+        _ => (kind, bytes).into_response(),
     };
     response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     response
@@ -37,6 +37,9 @@ mod tests {
     fn answered(range: &'static str) -> (u16, Option<String>) {
         let mut headers = HeaderMap::new();
         headers.insert(header::RANGE, HeaderValue::from_static(range));
+        if range.ends_with("17-") {
+            headers.insert(header::IF_RANGE, HeaderValue::from_static("\"then\""));
+        }
         let response = ranged(&headers, "audio/wav", b"0123456789".to_vec());
         let told = response.headers().get(header::CONTENT_RANGE).and_then(|told| told.to_str().ok().map(str::to_owned));
         (response.status().as_u16(), told)
@@ -48,7 +51,7 @@ mod tests {
             assert_eq!(answered(range), (206, Some(format!("bytes {told}/10"))), "{range}");
         }
         assert_eq!(answered("bytes=10-"), (416, Some("bytes */10".to_owned())));
-        for range in ["bytes=0-1, 4-5", "lines=0-1", "bytes=x", "bytes=5-2"] {
+        for range in ["bytes=0-1, 4-5", "bytes=0-5,2-8,4-9", "lines=0-1", "bytes=x", "bytes=5-2", "bytes=17-"] {
             assert_eq!(answered(range), (200, None), "{range}");
         }
     }

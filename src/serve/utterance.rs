@@ -29,7 +29,7 @@ pub(super) struct Parts {
     parts: Option<usize>,
 }
 
-/// No number and no name.
+/// What is asked where nothing may stand behind the question mark.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}
@@ -83,7 +83,7 @@ pub(super) async fn keywords(
 }
 
 /// The keywords that are heard in an utterance of the index.
-#[utoipa::path(get, path = "/api/items/{id}/keywords", params(("id" = usize, Path)), responses((status = 200, body = Heard, description = "What is heard"), (status = "4XX", body = Problem, description = "Why it was refused")))]
+#[utoipa::path(get, path = "/api/items/{id}/keywords", params(("id" = usize, Path)), responses((status = 200, body = Heard, description = "What is heard"), (status = "4XX", body = Problem, description = "Why it was refused"), (status = 503, body = Problem, description = "Too many wait; Retry-After says when to come back")))]
 pub(super) async fn keywords_of_item(
     State(shared): State<Shared>,
     id: Named,
@@ -110,7 +110,7 @@ pub(super) async fn attention(
 }
 
 /// Where an utterance of the index looks in a picture of it.
-#[utoipa::path(get, path = "/api/items/{id}/attention/{image}", params(("id" = usize, Path), ("image" = usize, Path), Parts), responses((status = 200, body = Looked, description = "Where it looks"), (status = "4XX", body = Problem, description = "Why it was refused")))]
+#[utoipa::path(get, path = "/api/items/{id}/attention/{image}", params(("id" = usize, Path), ("image" = usize, Path), Parts), responses((status = 200, body = Looked, description = "Where it looks"), (status = "4XX", body = Problem, description = "Why it was refused"), (status = 503, body = Problem, description = "Too many wait; Retry-After says when to come back")))]
 pub(super) async fn attention_of_item(
     State(shared): State<Shared>,
     ids: Result<Path<(String, String)>, PathRejection>,

@@ -42,6 +42,24 @@ pub fn peak_memory() -> Option<u64> {
     bytes_of("/proc/self/status", "VmHWM:")
 }
 
+/// Has the C library keep what is freed. libtorch takes the memory of every result anew; what the library hands back to the kernel at once comes again
+/// page by page, each of them zeroed, which is an eighth of a forward at true sizes. To be called before there are threads; what the environment
+/// says of the library's memory holds.
+pub fn keep_memory() {
+    let is_told = |name: &str| std::env::var_os(name).is_some();
+    if ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"].into_iter().any(is_told) {
+        return;
+    }
+    #[cfg(target_env = "gnu")]
+    // SAFETY: nothing else runs yet.
+    unsafe {
+        // Before glibc 2.35 there is a largest threshold; and the second call without the first would make things worse.
+        if [1 << 30, 32 << 20].into_iter().any(|size| libc::mallopt(libc::M_MMAP_THRESHOLD, size) == 1) {
+            libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+        }
+    }
+}
+
 /// Gives memory that was freed back to the system. The C library keeps what large temporaries of several threads left between smaller ones
 /// that stay.
 pub fn give_back_memory() {

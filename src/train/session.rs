@@ -201,8 +201,9 @@ impl<'a> Session<'a> {
         let mut given = if takes_fusion { checkpoint.load(device)? } else { checkpoint.load_for_inference(device)? };
         checkpoint.connect(&mut given, self.encoders)?;
         let fusion = self.model.take(&given, takes_fusion).map_err(|why| {
-            let why =
-                format!("{why}; set these keys as they were, or for the fusion encoder train.init_fusion = \"anew\"");
+            let why = format!(
+                "{why}; set the keys of these as they were, or for the fusion encoder train.init_fusion = \"anew\""
+            );
             CheckpointError::Mismatch { path: path.clone(), why }
         })?;
         self.connect()?;

@@ -37,7 +37,7 @@ pub(super) fn read_loose_text(path: &Path) -> Result<IndexText, DataError> {
     Ok(IndexText { path: path.to_owned(), text })
 }
 
-/// The bytes of a file, or of a pipe, but of nothing without an end.
+/// The bytes of a file or a pipe; a device may have no end.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let kind = std::fs::metadata(path).map_err(|error| error.to_string())?.file_type();
     if kind.is_char_device() {

@@ -143,6 +143,8 @@ function showAsked(query) {
   get("results-title").textContent = seen ? "Captions that fit" : "Pictures that fit";
   get("told").textContent = "";
   get("heard").hidden = true;
+  get("heard-alert").textContent = "";
+  get("keywords").replaceChildren();
   get("found").replaceChildren();
   if (spoken) showWave(query);
   else if (seen) get("asked-picture").src = query.body ? query.url : `${query.url}?side=192`;
@@ -181,14 +183,21 @@ function showFound({ query, found, milliseconds }) {
 async function showHeard(query, signal) {
   const path = query.id === undefined ? "/api/keywords" : `/api/items/${query.id}/keywords`;
   try {
-    const { keywords } = await call(path, signal, query);
+    const { keywords } = await call(path, signal, { body: query.body, alert: get("heard-alert") });
     if (signal.aborted) return;
-    const button = ({ word, from, to }) => make("button", { type: "button", textContent: word, title: spanOf({ from, to }), onclick: () => askWords(word) });
-    get("keywords").replaceChildren(...keywords.map((keyword) => make("li", {}, button(keyword))));
+    get("keywords").replaceChildren(...keywords.map((keyword) => make("li", {}, keywordButton(keyword))));
     get("heard").hidden = !keywords.length;
   } catch (error) {
-    if (!signal.aborted) complain(error);
+    if (signal.aborted) return;
+    complain(error, get("heard-alert"));
+    get("heard").hidden = false;
   }
+}
+
+/** What is part of a letter, and so no word, asks nothing. */
+function keywordButton({ word, from, to }) {
+  const disabled = /^#\d+$/.test(word);
+  return make("button", { type: "button", textContent: word, title: spanOf({ from, to }), disabled, onclick: () => askWords(word) });
 }
 
 const rankAndScore = (rank, score) => [

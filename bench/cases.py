@@ -123,3 +123,5 @@ CASES = {
         quick_steps=3,
     ),
 }
+
+BY_DEFAULT = [name for name, case in CASES.items() if case.by_default]

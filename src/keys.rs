@@ -76,13 +76,13 @@ impl Range {
             }
             (Self::Share, Value::Float(number)) if !(0.0..=1.0).contains(number) => wrong("from 0 to 1".to_owned()),
             (Self::AboveZero, Value::Float(number)) if !(*number > 0.0 && number.is_finite()) => {
-                wrong(if number.is_nan() || *number <= 0.0 { "above 0" } else { "finite" }.to_owned())
+                wrong("above 0 and finite".to_owned())
             }
             (Self::Within { least, most }, Value::Float(number)) if !(least..=most).contains(number) => {
                 wrong(format!("from {least} to {most}"))
             }
             (Self::NotNegative, Value::Float(number)) if !(*number >= 0.0 && number.is_finite()) => {
-                wrong(if number.is_nan() || *number < 0.0 { "at least 0" } else { "finite" }.to_owned())
+                wrong("at least 0 and finite".to_owned())
             }
             _ => Ok(()),
         }

@@ -10,11 +10,10 @@ pub(super) struct CharMap {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Iso,
     /// Knows bytes that are no character; U+FFFD stands for one that was lost.
     Windows,
     Macintosh,
-    Ibm,
+    Other,
 }
 
 /// What a byte that was lost is written as among the others (SUBSTITUTE).
@@ -22,16 +21,16 @@ const LOST: u8 = 0x1a;
 
 /// In the order in which they are tried.
 pub(super) const CHAR_MAPS: [CharMap; 10] = [
-    CharMap { above: LATIN_1, kind: Kind::Iso },
+    CharMap { above: LATIN_1, kind: Kind::Other },
     CharMap { above: WINDOWS_1252, kind: Kind::Windows },
     CharMap { above: WINDOWS_1251, kind: Kind::Windows },
     CharMap { above: WINDOWS_1250, kind: Kind::Windows },
     CharMap { above: WINDOWS_1253, kind: Kind::Windows },
     CharMap { above: WINDOWS_1254, kind: Kind::Windows },
     CharMap { above: WINDOWS_1257, kind: Kind::Windows },
-    CharMap { above: ISO_8859_2, kind: Kind::Iso },
+    CharMap { above: ISO_8859_2, kind: Kind::Other },
     CharMap { above: MACINTOSH, kind: Kind::Macintosh },
-    CharMap { above: CODE_PAGE_437, kind: Kind::Ibm },
+    CharMap { above: CODE_PAGE_437, kind: Kind::Other },
 ];
 
 impl CharMap {
@@ -61,10 +60,12 @@ impl CharMap {
     }
 }
 
-/// What windows-1252 has at `byte`.
-pub(super) fn windows_1252(byte: u8) -> char {
-    let place = byte.checked_sub(0x80).map(usize::from);
-    place.and_then(|place| WINDOWS_1252.chars().nth(place)).unwrap_or(char::from(byte))
+/// `letter`, or where it is a control character of Latin-1 the letter of windows-1252 that it was meant to be.
+pub(super) fn uncontrolled(letter: char) -> char {
+    match letter {
+        '\u{80}'..='\u{9f}' => WINDOWS_1252.chars().nth(letter as usize - 0x80).unwrap_or(letter),
+        letter => letter,
+    }
 }
 
 const LATIN_1: &str = "\

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use regex::{Captures, Regex};
 use unicode_normalization::UnicodeNormalization;
 
-use super::charmap::windows_1252;
+use super::charmap::uncontrolled;
 use super::mojibake::{regex, reread};
 
 /// Rounds after which a text is left as it is.
@@ -80,10 +80,9 @@ pub(super) fn unescaped(text: &str) -> String {
         match value.unwrap_or(u32::MAX) {
             0 => "\u{fffd}".to_owned(),
             0x0d => "\r".to_owned(),
-            code @ 0x80..=0x9f => windows_1252(code as u8).to_string(),
             0x1..=0x8 | 0xb | 0xe..=0x1f | 0x7f | 0xfdd0..=0xfdef => String::new(),
             code if code <= 0x10_ffff && code & 0xfffe == 0xfffe => String::new(),
-            code => char::from_u32(code).unwrap_or('\u{fffd}').to_string(),
+            code => char::from_u32(code).map_or('\u{fffd}', uncontrolled).to_string(),
         }
     };
     REFERENCE.replace_all(text, one).into_owned()
@@ -91,9 +90,7 @@ pub(super) fn unescaped(text: &str) -> String {
 
 /// What stands for a character that can be seen.
 fn replaced(letter: char) -> String {
-    // Control characters of Latin-1 are letters of windows-1252.
-    let letter = if ('\u{80}'..='\u{9f}').contains(&letter) { windows_1252(letter as u8) } else { letter };
-    let text = match letter {
+    let text = match uncontrolled(letter) {
         'ﬅ' => "ſt",
         'Ĳ' => "IJ",
         'ĳ' => "ij",

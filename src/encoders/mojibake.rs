@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::{Regex, bytes};
 
-use super::charmap::{CHAR_MAPS, CharMap, windows_1252};
+use super::charmap::{CHAR_MAPS, CharMap, uncontrolled};
 
 /// Letters and signs that come up in mojibake, by what they say of it.
 const COMMON: &str = "\u{a0}\u{ad}·´–—―…’";
@@ -146,12 +146,7 @@ fn reread_once(text: &str) -> String {
     if inside != text {
         return inside;
     }
-    // Control characters of Latin-1 are letters of windows-1252.
-    text.chars().map(|letter| if is_control(letter) { windows_1252(letter as u8) } else { letter }).collect()
-}
-
-fn is_control(letter: char) -> bool {
-    ('\u{80}'..='\u{9f}').contains(&letter)
+    text.chars().map(uncontrolled).collect()
 }
 
 /// `text` as UTF-8 that was read as `map`.

@@ -53,7 +53,7 @@ pub fn keep_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: nothing else runs yet.
     unsafe {
-        // Before glibc 2.35 there is a largest threshold; and the second call without the first would make things worse.
+        // Older versions know a largest threshold, of 32 MiB; the second call without the first would make things worse.
         if [1 << 30, 32 << 20].into_iter().any(|size| libc::mallopt(libc::M_MMAP_THRESHOLD, size) == 1) {
             libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
         }

@@ -43,6 +43,8 @@ pub struct Ahead {
     pub groups: usize,
     /// Bytes of items that wait for their group to be used. The group that is wanted next is read whatever it takes.
     pub bytes: usize,
+    /// How far the threads give way to others, from 0 to 19 (Linux).
+    pub nice: i32,
 }
 
 /// An iterator over the groups of a range, read on threads before they are asked for.
@@ -93,6 +95,7 @@ impl<T: Send + 'static> Prefetch<T> {
             .map(|_| {
                 let (shared, groups, parts) = (shared.clone(), groups.clone(), parts.clone());
                 std::thread::spawn(move || {
+                    give_way(ahead.nice);
                     while let Some((group, item)) = shared.take(end, ahead, &*groups) {
                         shared.work(&*groups, &parts, group, item);
                     }
@@ -110,7 +113,14 @@ impl<T: Send + 'static> Prefetch<T> {
         ahead: usize,
         work: impl Fn(u64) -> T + Send + Sync + 'static,
     ) -> Self {
-        Self::of(range, Single(work), Ahead { threads, groups: ahead, bytes: usize::MAX })
+        Self::of(range, Single(work), Ahead { threads, groups: ahead, bytes: usize::MAX, nice: 0 })
+    }
+}
+
+/// Lets the system run other threads before this one. Elsewhere than on Linux a priority is that of the whole process.
+fn give_way(nice: i32) {
+    if cfg!(target_os = "linux") && nice > 0 {
+        let _ = rustix::process::nice(nice);
     }
 }
 
@@ -301,7 +311,8 @@ mod tests {
     #[test]
     fn groups_of_any_size_are_joined_in_order() {
         for (threads, groups, bytes) in [(1, 1, 0), (3, 4, 150), (5, 100, usize::MAX)] {
-            let found: Vec<Vec<u64>> = Prefetch::of(0..60, Repeated, Ahead { threads, groups, bytes }).collect();
+            let found: Vec<Vec<u64>> =
+                Prefetch::of(0..60, Repeated, Ahead { threads, groups, bytes, nice: 0 }).collect();
             assert!(
                 found
                     .into_iter()
@@ -310,9 +321,19 @@ mod tests {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn threads_give_way_and_the_consumer_does_not() {
+        let priority = |_| rustix::process::getpriority_process(None).expect("a priority");
+        let own = priority(0);
+        let ahead = Ahead { threads: 2, groups: 2, bytes: usize::MAX, nice: 7 };
+        let found: Vec<i32> = Prefetch::of(0..9, Single(priority), ahead).collect();
+        assert_eq!((found, priority(0)), (vec![(own + 7).min(19); 9], own));
+    }
+
     #[test]
     fn no_more_bytes_wait_than_may() {
-        let ahead = Ahead { threads: 2, groups: 1000, bytes: 500 };
+        let ahead = Ahead { threads: 2, groups: 1000, bytes: 500, nice: 0 };
         let mut groups = Prefetch::of(0..1000, Repeated, ahead);
         groups.next();
         std::thread::sleep(Duration::from_millis(50));

@@ -56,6 +56,8 @@ section! {
         Here, between(1, 1024) => prefetch: i64 = 8;
         /// Memory of what is read ahead, in MB: reading waits when it is full.
         Here, between(1, 1 << 20) => prefetch_megabytes: i64 = 2048;
+        /// How far the threads that read give way to the encoders, where both want one core: from 0, not at all, to 19 (Linux).
+        Here, between(0, 19) => nice: i64 = 10;
         /// Folder of the features that are kept on disk; by default cmd-features beside the data set, or in the user's cache folder where that
         /// cannot be written.
         Here, Range::Path("\"cmd-features\"") => cache_dir: Option<PathBuf> = None;
@@ -70,6 +72,7 @@ impl DataConfig {
             threads: self.workers as usize,
             groups: self.prefetch as usize,
             bytes: self.prefetch_megabytes as usize * 1_000_000,
+            nice: self.nice as i32,
         }
     }
 

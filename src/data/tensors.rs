@@ -62,9 +62,10 @@ impl Waveforms {
     #[must_use]
     pub fn pad(waveforms: &[&[f32]]) -> Self {
         let longest = waveforms.iter().map(|wave| wave.len()).max().unwrap_or(0);
-        let mut samples = Tensor::zeros([waveforms.len() as i64, longest as i64], (Kind::Float, Device::Cpu));
+        let mut samples = Tensor::empty([waveforms.len() as i64, longest as i64], (Kind::Float, Device::Cpu));
         for (row, wave) in values_of::<f32>(&mut samples).chunks_exact_mut(longest.max(1)).zip(waveforms) {
             row[..wave.len()].copy_from_slice(wave);
+            row[wave.len()..].fill(0.0);
         }
         let lengths: Vec<i64> = waveforms.iter().map(|wave| wave.len() as i64).collect();
         Self { samples, lengths: Tensor::from_slice(&lengths) }

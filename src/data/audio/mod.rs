@@ -93,7 +93,7 @@ impl Audio {
         let mut samples = guarded(|| resample::resample(samples, rate, sample_rate))
             .map_err(|why| DataError::Sample { path: path.to_owned(), why })?;
         // Floating-point samples of any size are sums of many here.
-        if !samples.iter().all(|sample| sample.is_finite()) {
+        if rate != sample_rate && !loudest(&samples).is_finite() {
             let why = "NaN or infinite samples at another rate".to_owned();
             return Err(DataError::Sample { path: path.to_owned(), why });
         }
@@ -142,11 +142,10 @@ impl Recording {
         if recording.samples.is_empty() {
             return Err(bad("no samples".to_owned()));
         }
-        if !recording.samples.iter().all(|sample| sample.is_finite()) {
-            return Err(bad("NaN or infinite samples".to_owned()));
-        }
-        if let Some(sample) = recording.samples.iter().find(|sample| sample.abs() > LOUDEST) {
-            return Err(bad(format!("samples of {sample:e}, which are no sound")));
+        match loudest(&recording.samples) {
+            peak if !peak.is_finite() => return Err(bad("NaN or infinite samples".to_owned())),
+            peak if peak > LOUDEST => return Err(bad(format!("samples of {peak:e}, which are no sound"))),
+            _ => {}
         }
         let decoded = Header { rate: recording.rate, frames: Some(recording.frames), wrong_header: None };
         decoded.checked().map_err(|why| bad(unreadable(&why)))?;
@@ -197,6 +196,14 @@ impl Header {
 
 fn unreadable(why: &str) -> String {
     format!("not readable audio ({why})")
+}
+
+/// The largest absolute value; infinite where one is infinite or no number.
+fn loudest(samples: &[f32]) -> f32 {
+    const INFINITY: u32 = f32::INFINITY.to_bits();
+    // Without their signs, floating-point numbers are in the order of their bits, NaN behind infinity.
+    let largest = samples.iter().fold(0, |largest: u32, sample| largest.max(sample.abs().to_bits()));
+    f32::from_bits(largest.min(INFINITY))
 }
 
 /// Samples of a channel of the longest file at `rate`.

@@ -41,8 +41,7 @@ impl PictureForm {
     pub fn read(&self, path: &Path) -> Result<Picture, DataError> {
         let bad = |why: String| DataError::Sample { path: path.to_owned(), why };
         let (rgb, _, _taken) = self.decode(path).map_err(bad)?;
-        let square = resize_and_crop(&rgb, self.size).map_err(bad)?;
-        drop(rgb);
+        let square = resize_and_crop(rgb, self.size).map_err(bad)?;
         let area = (self.size * self.size) as usize;
         let mut planes = vec![0; 3 * area];
         for (channel, plane) in planes.chunks_exact_mut(area).enumerate() {
@@ -198,7 +197,7 @@ fn over_white(rgba: &RgbaImage) -> RgbImage {
 }
 
 /// The shortest side becomes `size`, the other one its share, truncated; then the centre.
-fn resize_and_crop(rgb: &RgbImage, size: u32) -> Result<RgbImage, String> {
+fn resize_and_crop(rgb: RgbImage, size: u32) -> Result<RgbImage, String> {
     let (width, height) = rgb.dimensions();
     let short = width.min(height);
     if short == 0 {
@@ -208,10 +207,10 @@ fn resize_and_crop(rgb: &RgbImage, size: u32) -> Result<RgbImage, String> {
     let (new_width, new_height) = (share(width), share(height));
     let (left, top) = ((new_width - size) / 2, (new_height - size) / 2);
     if (new_width, new_height) == (width, height) {
-        return Ok(imageops::crop_imm(rgb, left, top, size, size).to_image());
+        return Ok(if width == height { rgb } else { imageops::crop_imm(&rgb, left, top, size, size).to_image() });
     }
     let crop = Crop { left, top, width: size, height: size };
-    Ok(bicubic::resize(rgb, (new_width, new_height), crop))
+    Ok(bicubic::resize(&rgb, (new_width, new_height), crop))
 }
 
 #[cfg(test)]

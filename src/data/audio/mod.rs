@@ -274,7 +274,10 @@ mod tests {
     #[test]
     fn bad_files_say_why() {
         let message = |path: &Path| Audio::read(path, 16_000, 1, ALL).expect_err("an error").to_string();
-        assert!(message(&write(32, SampleFormat::Float, 1, &[0.1f32, f32::NAN])).contains("NaN"));
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(message(&write(32, SampleFormat::Float, 1, &[0.1, bad, 2e10])).contains("NaN or infinite"));
+        }
+        assert!(message(&write(32, SampleFormat::Float, 1, &[0.1f32, -2e10])).contains("samples of 2e10"));
         assert!(message(&write::<f32>(32, SampleFormat::Float, 1, &[])).contains("no samples"));
         assert!(message(Path::new("/no/such.wav")).contains("/no/such.wav: No such file"));
         let text = tempfile::NamedTempFile::new().expect("a file");

@@ -93,6 +93,20 @@ fn the_first_gradient_is_that_of_one_process() {
 }
 
 #[test]
+fn features_that_are_made_ahead_are_the_same() {
+    let workspace = Workspace::new(8);
+    let settings = ["--nproc", "2", "--set", "train.eval_every=5", "--set", "encoders.image.cache=disk"];
+    for ahead in ["true", "false"] {
+        let ahead_or_not = format!("train.encode_ahead={ahead}");
+        workspace.ok(&train(ahead, &[&settings[..], &["--set", &ahead_or_not]].concat()));
+    }
+    for key in ["loss", "loss_cmd", "grad_norm"] {
+        assert_eq!(workspace.figures("true", key), workspace.figures("false", key), "{key}");
+    }
+    assert_eq!(evaluations(&workspace, "true"), evaluations(&workspace, "false"));
+}
+
+#[test]
 fn a_run_goes_on_with_another_number_of_processes() {
     let workspace = Workspace::new(8);
     workspace.ok(&train("straight", &["--nproc", "2"]));
@@ -119,6 +133,11 @@ fn bad_files_are_counted_over_all_processes() {
     let skipped = workspace.figures("n1", "skipped");
     assert!(skipped.iter().sum::<f64>() > 0.0, "{skipped:?}");
     assert_eq!(skipped, workspace.figures("n2", "skipped"));
+    let fail = ["--set", "data.on_error=fail", "--nproc", "2"];
+    let output = workspace.cmd(&train("refuses", &[&many[..], &fail].concat()));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("train 3 1.wav: not readable") || said.contains("train 6 0.wav: not readable"), "{said}");
     std::fs::write(workspace.path("data/val 2 1.wav"), "no audio").expect("written");
     let output = workspace.cmd(&train("fails", &[&many[..], &["--nproc", "2"]].concat()));
     let said = String::from_utf8_lossy(&output.stderr);

@@ -13,21 +13,23 @@ mod spec;
 mod text;
 mod tokenizer;
 mod torchscript;
+mod trio;
 
 use std::path::PathBuf;
 
 use tch::{Kind, Tensor};
 
-pub use pair::Encoders;
+pub use pair::Pair;
 pub use precision::Precision;
 pub use section::{Cache, EncodersConfig, ImageEncoderConfig, SpeechEncoderConfig, TextEncoderConfig};
 pub use spec::{ImageSpec, SpeechSpec, TextSpec};
 pub use text::TextEncoder;
 pub use tokenizer::{Tokenizer, is_blank};
 pub use torchscript::TorchScript;
+pub use trio::Encoders;
 
 /// A frozen encoder; its outputs carry no gradient.
-pub trait FrozenEncoder {
+pub trait FrozenEncoder: Send + Sync {
     /// What it says of itself.
     type Spec;
     /// What goes in, on any device.

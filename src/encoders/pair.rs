@@ -1,35 +1,30 @@
-//! The frozen encoders of a run, run in chunks that bound memory.
+//! The frozen encoders of speech and images, run in chunks that bound memory.
 
-use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use tch::{Device, Tensor};
 
 use super::{
-    EncoderError, EncodersConfig, FrozenEncoder, ImageSpec, ImageStates, SpeechSpec, SpeechStates, TextEncoder,
-    TextEncoderConfig, TorchScript,
+    EncoderError, EncodersConfig, FrozenEncoder, ImageSpec, ImageStates, SpeechSpec, SpeechStates, TorchScript,
 };
 use crate::data::{Pixels, Waveforms};
-use crate::model::{CmdModel, catch_libtorch};
+use crate::model::catch_libtorch;
 
 type SpeechEncoder = Box<dyn FrozenEncoder<Spec = SpeechSpec, Input = Waveforms, Features = SpeechStates>>;
 type ImageEncoder = Box<dyn FrozenEncoder<Spec = ImageSpec, Input = Pixels, Features = ImageStates>>;
 
-/// The frozen parts of Psi and Phi, and where it is named the text encoder.
-pub struct Encoders {
+/// The frozen parts of Psi and Phi. Any thread may ask for a forward.
+pub struct Pair {
     speech: SpeechEncoder,
     image: ImageEncoder,
-    /// Loaded when it is first needed.
-    text: OnceCell<TextEncoder>,
-    text_config: TextEncoderConfig,
     speech_rows: i64,
     spread: f64,
     image_rows: i64,
     device: Device,
 }
 
-impl Encoders {
-    /// Loads and checks those of speech and images; the text encoder's turn comes when it is needed.
+impl Pair {
+    /// Loads and checks them.
     ///
     /// # Errors
     /// When a file cannot be read or breaks the contract.
@@ -42,8 +37,6 @@ impl Encoders {
         Ok(Self {
             speech: Box::new(speech),
             image: Box::new(image),
-            text: OnceCell::new(),
-            text_config: config.text.clone(),
             speech_rows: config.speech.batch_size,
             spread: config.speech.spread,
             image_rows: config.image.batch_size,
@@ -61,40 +54,6 @@ impl Encoders {
     #[must_use]
     pub fn image(&self) -> &dyn FrozenEncoder<Spec = ImageSpec, Input = Pixels, Features = ImageStates> {
         &*self.image
-    }
-
-    /// Whether a text encoder is named.
-    #[must_use]
-    pub fn names_text(&self) -> bool {
-        self.text_config.path.is_some()
-    }
-
-    /// The text encoder, which `what` needs: loaded and checked the first time.
-    ///
-    /// # Errors
-    /// When none was named, its file cannot be read or breaks the contract, or its embeddings are of another width than the images'.
-    pub fn text(&self, what: &str) -> Result<&TextEncoder, EncoderError> {
-        let Some(path) = &self.text_config.path else { return Err(EncoderError::NoText { what: what.to_owned() }) };
-        if let Some(text) = self.text.get() {
-            return Ok(text);
-        }
-        let text = TextEncoder::load(&self.text_config, self.device)?;
-        let (of_text, of_image) = (text.spec().width, self.image.spec().width);
-        if of_text != of_image {
-            return Err(EncoderError::Widths { path: path.clone(), text: of_text, image: of_image });
-        }
-        Ok(self.text.get_or_init(|| text))
-    }
-
-    /// Has the text encoder read the keywords of `model`, if its head is cascaded.
-    ///
-    /// # Errors
-    /// When there is none, or another one than these keywords are of.
-    pub fn connect(&self, model: &mut CmdModel) -> Result<(), EncoderError> {
-        match model.speech().cascade() {
-            Some(_) => self.text("a cascaded head")?.connect(model),
-            None => Ok(()),
-        }
     }
 
     /// Where they run.

@@ -49,8 +49,10 @@ pub fn attend(
     let mut all = Vec::with_capacity(images.len());
     for (start, images) in (0..).step_by(IMAGES).zip(images.chunks(IMAGES)) {
         let pictures: Vec<Picture> = images.iter().map(|path| form.read(path)).collect::<Result<_, _>>()?;
-        let states =
-            encoders.encode_images(&Pixels::stack(&pictures.iter().collect::<Vec<_>>())).map_err(FeatureError::from)?;
+        let states = encoders
+            .pair()
+            .encode_images(&Pixels::stack(&pictures.iter().collect::<Vec<_>>()))
+            .map_err(FeatureError::from)?;
         let weights = catch_libtorch(|| {
             let queries = speech.narrow(0, start, images.len() as i64).to_device(states.patches.device());
             let attention = tch::no_grad(|| fusion.paired(&queries, &states.patches).attention);

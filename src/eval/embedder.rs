@@ -102,7 +102,7 @@ impl<'a> Embedder<'a> {
     /// # Errors
     /// When an encoder or libtorch fails.
     pub fn images(&self, pictures: &[&Picture]) -> Result<Tensor, EvalError> {
-        let states = self.encoders.encode_images(&Pixels::stack(pictures)).map_err(FeatureError::from)?;
+        let states = self.encoders.pair().encode_images(&Pixels::stack(pictures)).map_err(FeatureError::from)?;
         Ok(catch_libtorch(|| CmdModel::frozen_embedding(&states.cls).to_device(Device::Cpu))?)
     }
 
@@ -158,7 +158,7 @@ impl<'a> Embedder<'a> {
         mut visit: impl FnMut(&[usize], &SpeechStates) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
         let waves: Vec<&[f32]> = sounds.iter().map(|sound| sound.samples.as_slice()).collect();
-        let chunks = self.encoders.encode_sounds(&waves, self.most_samples).map_err(FeatureError::from)?;
+        let chunks = self.encoders.pair().encode_sounds(&waves, self.most_samples).map_err(FeatureError::from)?;
         for (places, states) in &chunks {
             visit(places, states)?;
         }

@@ -52,7 +52,7 @@ impl Embedder<'_> {
                 catch_libtorch(|| Tensor::from_slice(&all).view([1 + keywords.len() as i64, -1]))?
             }
         };
-        let states = self.encoders.encode_images(&Pixels::stack(&[picture])).map_err(FeatureError::from)?;
+        let states = self.encoders.pair().encode_images(&Pixels::stack(&[picture])).map_err(FeatureError::from)?;
         let spec = self.encoders.image().spec();
         let patches = spec.patches() as usize;
         // [1 + T, N], or [1 + K, N].

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tch::Kind;
+use tch::{Device, Kind, Tensor};
 
 use super::FeatureError;
 use super::memory::{Memory, Pool};
 use super::store::{Form, Store};
 use crate::data::{DataConfig, Kept, Row, Split};
-use crate::encoders::{Cache, Encoders, Precision};
+use crate::encoders::{Cache, Encoders, ImageStates, Precision};
+use crate::model::catch_libtorch;
 
 /// Where the features of one modality lie.
 #[derive(Debug)]
@@ -113,9 +114,18 @@ impl KeptSplit {
         put(&self.speech, rows, |utterance| self.audio(utterance));
     }
 
-    /// Keeps the features [1 + N, E] of images.
-    pub(super) fn put_images(&self, rows: Vec<(usize, Row)>) {
+    /// Keeps the features of images, where they are to be kept.
+    pub(super) fn keep_images(&self, images: &[usize], states: &ImageStates) -> Result<(), FeatureError> {
+        if matches!(self.images, Place::Nowhere) {
+            return Ok(());
+        }
+        let rows = catch_libtorch(|| {
+            let all = Tensor::cat(&[states.cls.unsqueeze(1), states.patches.shallow_clone()], 1).to_device(Device::Cpu);
+            let rows = images.iter().enumerate().map(|(row, image)| (*image, Row::of(&all.get(row as i64))));
+            rows.collect::<Vec<(usize, Row)>>()
+        })?;
         put(&self.images, rows, |image| self.picture(image));
+        Ok(())
     }
 
     /// Looks by its content whether the file of an utterance is still what its features were made from.

@@ -8,7 +8,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tch::Kind;
 
 use crate::data::{Bytes, Row};
-use crate::telemetry::give_back_memory;
 
 /// Bytes of a block. Allocators map a block of this size on its own, so that rows which stay do not lie between the large temporaries of
 /// the forwards: rows that were allocated one by one held five times their own size.
@@ -67,7 +66,6 @@ impl Memory {
             return;
         }
         if kept.open.len() + row.bytes.len() > kept.open.capacity() {
-            give_back_memory();
             let new = Vec::with_capacity(row.bytes.len().max(BLOCK));
             let full = std::mem::replace(&mut kept.open, new);
             if !full.is_empty() {

@@ -4,6 +4,7 @@
 //! computed in groups that do not depend on the course of a run, so a resumed one has the same features to the bit.
 
 mod entry;
+mod forwards;
 mod kept;
 mod memory;
 mod on_disk;
@@ -15,11 +16,12 @@ mod whole;
 
 use std::path::PathBuf;
 
+pub use forwards::Forwards;
 pub use kept::cache_folder;
 pub use memory::Pool;
 pub use on_disk::OnDisk;
 pub use room::{hidden_bytes, image_bytes};
-pub use sent::to_device;
+pub use sent::{send, to_device};
 pub use source::{FeatureSource, Use};
 pub use store::StoreError;
 

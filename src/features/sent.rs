@@ -12,7 +12,7 @@ pub fn to_device(tensor: &Tensor, device: Device) -> Tensor {
 }
 
 /// Each of `parts` as a tensor on `device`, all by one copy.
-pub(super) fn send(parts: &[&[i64]], device: Device) -> Vec<Tensor> {
+pub fn send(parts: &[&[i64]], device: Device) -> Vec<Tensor> {
     let there = to_device(&Tensor::from_slice(&parts.concat()), device);
     let mut start = 0;
     let tensors = parts.iter().map(|part| {

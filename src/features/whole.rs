@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use tch::{Device, Tensor};
 
+use super::forwards::split_rows;
 use super::kept::Place;
-use super::source::split_rows;
 use super::{FeatureError, FeatureSource, Use};
 use crate::data::{
     Audio, Clip, DataError, Given, GroupReader, Header, Kept, Picture, Pixels, Row, Weight, stack_images, stack_speech,
@@ -51,8 +51,8 @@ impl FeatureSource<'_> {
         let what = format!("encoding {} images", self.split.name);
         let unreadable = self.for_each((&what, "images"), groups, read, |pictures| {
             let stack: Vec<&Picture> = pictures.iter().map(|(_, picture)| picture).collect();
-            let states = self.encoders.encode_images(&Pixels::stack(&stack))?;
-            self.keep_images(&places(pictures), &states)
+            let states = self.encoders.pair().encode_images(&Pixels::stack(&stack))?;
+            self.kept.keep_images(&places(pictures), &states)
         })?;
         let unreadable: HashMap<usize, DataError> = unreadable.into_iter().collect();
         for (index, utterance) in self.split.utterances.iter().enumerate() {
@@ -143,8 +143,8 @@ impl FeatureSource<'_> {
             let (read, known) = parted(group);
             if !read.is_empty() {
                 let stack: Vec<&Picture> = read.iter().map(|(_, picture)| *picture).collect();
-                let states = self.encoders.encode_images(&Pixels::stack(&stack)).map_err(FeatureError::from)?;
-                self.keep_images(&places(&read), &states)?;
+                let states = self.encoders.pair().encode_images(&Pixels::stack(&stack)).map_err(FeatureError::from)?;
+                self.kept.keep_images(&places(&read), &states)?;
                 visit(&places(&read), &states)?;
             }
             if !known.is_empty() {
@@ -269,7 +269,7 @@ impl FeatureSource<'_> {
         group: &[(usize, A)],
     ) -> Result<Vec<(Vec<usize>, SpeechStates)>, FeatureError> {
         let waves: Vec<&[f32]> = group.iter().map(|(_, audio)| audio.borrow().samples.as_slice()).collect();
-        let chunks = self.encoders.encode_sounds(&waves, self.most_samples())?.into_iter();
+        let chunks = self.encoders.pair().encode_sounds(&waves, self.most_samples())?.into_iter();
         Ok(chunks.map(|(places, states)| (places.into_iter().map(|place| group[place].0).collect(), states)).collect())
     }
 

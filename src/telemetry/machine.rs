@@ -42,31 +42,16 @@ pub fn peak_memory() -> Option<u64> {
     bytes_of("/proc/self/status", "VmHWM:")
 }
 
-/// Has the C library keep what is freed. libtorch takes the memory of every result anew; what the library hands back to the kernel at once comes again
-/// page by page, each of them zeroed, which is an eighth of a forward at true sizes. To be called before there are threads; what the environment
-/// says of the library's memory holds.
+/// Has mimalloc, from which all of this program has its memory on Linux and libtorch too, keep what is freed for a minute. libtorch takes the
+/// memory of every result anew; what goes back to the kernel at once comes again page by page, each of them zeroed, which is an eighth of a
+/// forward at true sizes. What the environment says (`MIMALLOC_PURGE_DELAY`, in milliseconds) holds.
 pub fn keep_memory() {
-    let is_told = |name: &str| std::env::var_os(name).is_some();
-    if ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"].into_iter().any(is_told) {
-        return;
-    }
-    #[cfg(target_env = "gnu")]
-    // SAFETY: nothing else runs yet.
-    unsafe {
-        // Older versions know a largest threshold, of 32 MiB; the second call without the first would make things worse.
-        if [1 << 30, 32 << 20].into_iter().any(|size| libc::mallopt(libc::M_MMAP_THRESHOLD, size) == 1) {
-            libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
-        }
-    }
-}
-
-/// Gives memory that was freed back to the system. The C library keeps what large temporaries of several threads left between smaller ones
-/// that stay.
-pub fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it may be called at any time.
-    unsafe {
-        libc::malloc_trim(0);
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
+        /// `mi_option_purge_delay` of `mimalloc.h`, which the crate does not name.
+        const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+        // SAFETY: it sets a number, at any time.
+        unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 60_000) };
     }
 }
 

@@ -9,8 +9,6 @@ mod progress;
 
 pub use event_file::EventFile;
 pub use log::{Profile, start_logging};
-pub use machine::{
-    existing, free_disk, free_memory, give_back_memory, keep_memory, peak_memory, processor_features, whole_memory,
-};
+pub use machine::{existing, free_disk, free_memory, keep_memory, peak_memory, processor_features, whole_memory};
 pub use once::warn_once;
 pub use progress::Progress;

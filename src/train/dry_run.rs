@@ -75,8 +75,8 @@ impl Session<'_> {
         source.check_kept()?;
         let begun = Instant::now();
         let step = self.state.step;
-        let mut batches = self.batches(&source, step..step + 1);
-        let ready = self.ready(step, &mut batches, &source, &mut Window::new())?;
+        let mut feed = self.feed(&source, step..step + 1);
+        let ready = self.ready(step, &mut feed, &source, &mut Window::new())?;
         let gradient = self.taught(&ready, self.recipe.loss.distill)?;
         let figures = self.update(&ready, &gradient)?;
         let step_seconds = begun.elapsed().as_secs_f64();

@@ -6,6 +6,7 @@ mod average;
 mod bank;
 mod captions;
 mod dry_run;
+mod feed;
 mod figures;
 mod finite;
 mod metrics;

@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use super::agree::{News, exchange};
 use super::captions::Captions;
+use super::feed::{Fed, Feed};
 use super::figures::Figures;
 use super::step::Step;
 use super::{Session, TrainError};
-use crate::data::{Batch, Next, TrainingBatches};
-use crate::features::{FeatureSource, to_device};
+use crate::data::Batch;
+use crate::features::{FeatureSource, send, to_device};
 use crate::model::{Dropout, DropoutMask, Encoded, PatchNoise};
 use crate::telemetry::warn_once;
 
@@ -46,24 +47,27 @@ impl Session<'_> {
     pub(super) fn ready(
         &mut self,
         step: u64,
-        batches: &mut TrainingBatches,
+        feed: &mut Feed,
         source: &FeatureSource,
         window: &mut Window,
     ) -> Result<Ready, TrainError> {
-        let waiting = Instant::now();
-        let batch = tracing::debug_span!("wait for batch").in_scope(|| self.next_batch(batches))?;
-        window.waited += waiting.elapsed().as_secs_f64();
-        let news = self.exchange(batch.as_ref())?;
+        let fed = feed.next_unless(|| self.crew.is_stopped())?;
+        let news = self.exchange(fed.as_ref().map(|fed| &fed.batch))?;
         // A process without a batch gave up waiting because of the signal that all know of now.
-        let (Some(batch), None) = (batch, news.stop) else { return Err(news.stopped()) };
-        self.encode(step, batch, news, source)
+        let (Some(fed), None) = (fed, news.stop) else { return Err(news.stopped()) };
+        window.waited += fed.waited;
+        self.encode(step, fed, news, source)
     }
 
     /// Asks for the features of the batch of `step`, and sends along what its losses need.
-    fn encode(&mut self, step: u64, batch: Batch, news: News, source: &FeatureSource) -> Result<Ready, TrainError> {
+    fn encode(&mut self, step: u64, fed: Fed, news: News, source: &FeatureSource) -> Result<Ready, TrainError> {
         let drawn = self.noise(step, &news.image_ids);
         let numbers = [&news.image_ids[..], &news.text_ids, drawn.as_deref().unwrap_or_default()];
-        let (mut encoded, mut sent) = source.encode(&batch, &numbers)?;
+        let Fed { batch, encoded, .. } = fed;
+        let (mut encoded, mut sent) = match encoded {
+            Some(encoded) => (encoded, send(&numbers, self.encoders.device())),
+            None => source.forwards().encode(&batch, &numbers)?,
+        };
         encoded.text = self.captions.as_ref().map(|captions| captions.embed(&batch.utterances)).transpose()?;
         let noise = sent.pop().filter(|_| drawn.is_some()).map(PatchNoise::new);
         let text = sent.pop().zip(self.captions.as_ref()).map(|(ids, captions)| (ids, captions.weight()));
@@ -78,15 +82,6 @@ impl Session<'_> {
         let further = self.bank.as_ref().map(|bank| bank.of_step(step, &news.image_ids));
         let step = Step { image_ids, first_row: rows.start as i64, noise, dropout, further, text };
         Ok(Ready { utterances: batch.utterances, encoded, step, news })
-    }
-
-    /// The next batch, or none if a signal came while it was waited for.
-    fn next_batch(&self, batches: &mut TrainingBatches) -> Result<Option<Batch>, TrainError> {
-        match batches.next_unless(|| self.crew.is_stopped()) {
-            Next::Result(batch) => Ok(Some(batch?)),
-            Next::GivenUp => Ok(None),
-            Next::End => unreachable!("there is a batch for every step"),
-        }
     }
 
     fn exchange(&mut self, batch: Option<&Batch>) -> Result<News, TrainError> {

@@ -247,6 +247,9 @@ section! {
         Free, at_least(1) => eval_every: i64 = 1000;
         /// Newest checkpoints that are kept, beside the best.
         Free, at_least(1) => keep: i64 = 2;
+        /// Where several processes train on CPUs, each makes the features of its next batch while this one is exchanged with the others: faster, but a
+        /// second batch of hidden states is in memory.
+        Here, Range::Any => encode_ahead: bool = true;
         /// A loss or gradient that is not finite: "stop" (before the update) or "skip" (the batch is passed over and counted).
         Free, Range::Any => on_nan: OnNan = OnNan::Stop;
         /// Batches that may be passed over in a run, with train.on_nan = "skip".

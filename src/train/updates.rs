@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::agree::agree_on_start;
 use super::bank::Bank;
+use super::feed::{EncodedAhead, Feed};
 use super::figures::Figures;
 use super::ready::{Ready, Window};
 use super::section::{ImageBank, OnNan};
@@ -82,7 +83,7 @@ impl<'a> Session<'a> {
         self.fill_bank(&source)?;
 
         let steps = self.recipe.train.steps as u64;
-        let mut batches = self.batches(&source, self.state.step..steps);
+        let mut feed = self.feed(&source, self.state.step..steps);
         let mut progress = Progress::new("training", "steps", self.state.step, steps);
         let mut window = Window::new();
         let mut next = None;
@@ -90,7 +91,7 @@ impl<'a> Session<'a> {
             let step = self.state.step;
             let ready = match next.take() {
                 Some(ready) => ready,
-                None => self.ready(step, &mut batches, &source, &mut window),
+                None => self.ready(step, &mut feed, &source, &mut window),
             }?;
             let gradient = self.gradient(&ready)?;
             let is_due = |every: i64| (step + 1).is_multiple_of(every as u64);
@@ -98,7 +99,7 @@ impl<'a> Session<'a> {
             let evaluates = is_due(self.recipe.train.eval_every) || is_last;
             if self.encoders.device().is_cuda() && !evaluates {
                 // The device is at this step's gradient meanwhile. An error belongs to the step after this one.
-                next = Some(self.catching(|session| session.ready(step + 1, &mut batches, &source, &mut window)));
+                next = Some(self.catching(|session| session.ready(step + 1, &mut feed, &source, &mut window)));
             }
             let figures = self.update(&ready, &gradient)?;
             window.samples += self.recipe.train.batch_size as usize;
@@ -142,7 +143,18 @@ impl<'a> Session<'a> {
         }
     }
 
-    pub(super) fn batches(&self, source: &FeatureSource, steps: Range<u64>) -> TrainingBatches {
+    /// The batches of `steps`. On the CPU several processes make the features of the next one meanwhile; CUDA needs no thread for that.
+    pub(super) fn feed(&self, source: &FeatureSource, steps: Range<u64>) -> Feed {
+        let batches = self.batches(source, steps.clone());
+        let waits_for_others = self.crew.world.size() > 1 && !self.encoders.device().is_cuda();
+        if self.recipe.train.encode_ahead && waits_for_others {
+            Feed::Ahead(EncodedAhead::new(steps, batches, source.forwards()))
+        } else {
+            Feed::Read(batches)
+        }
+    }
+
+    fn batches(&self, source: &FeatureSource, steps: Range<u64>) -> TrainingBatches {
         let data = &self.recipe.features.data;
         let plan = BatchPlan {
             split: self.split.clone(),

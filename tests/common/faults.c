@@ -2,7 +2,7 @@
 //   FAULT_LINKS=1       a file system without symbolic links and without fsync of folders
 //   FAULT_STALL=TEXT    opening a file whose path holds TEXT never returns, once there is a file "stall" in the current folder
 //   FAULT_FULL=BYTES    files whose path holds /checkpoints/ take this many bytes in all, then the disk is full
-//   FAULT_MEMORY=FILE   once FILE is there, blocks of 1 MiB and more cannot be had
+//   FAULT_MEMORY=FILE   once FILE is there, tensors of 1 MiB and more cannot be had
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -57,9 +57,9 @@ ssize_t write(int fd, const void *bytes, size_t count) {
     return real(fd, bytes, count);
 }
 
-int posix_memalign(void **block, size_t alignment, size_t size) {
-    int (*real)(void **, size_t, size_t) = dlsym(RTLD_NEXT, "posix_memalign");
+// c10::alloc_cpu, by which libtorch takes the memory of tensors: it is asked for more than any machine has.
+void *_ZN3c109alloc_cpuEm(size_t size) {
+    void *(*real)(size_t) = dlsym(RTLD_NEXT, "_ZN3c109alloc_cpuEm");
     const char *file = getenv("FAULT_MEMORY");
-    if (file && size >= 1 << 20 && access(file, F_OK) == 0) return ENOMEM;
-    return real(block, alignment, size);
+    return real(file && size >= 1 << 20 && access(file, F_OK) == 0 ? (size_t)1 << 60 : size);
 }
